@@ -1,0 +1,111 @@
+"""Clocks: how each camera's own time maps onto the session's time.
+
+``t_session = offset_s + rate * t_camera``. The reference camera is exactly ``(0, 1)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Verdict = Literal["good", "doubtful"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One camera's clock.
+
+    Attributes:
+        camera: The camera's name.
+        offset_s: Session time at the camera's time 0, in seconds.
+        rate: Session seconds per camera second.
+        cov: (2, 2) covariance of (offset_s, rate), in s², s, 1.
+        epoch_s: The camera's time at which the clock is known best quoted: the middle of its recording.
+        rate_fitted: Whether the data determine the rate; otherwise it stays at its prior, near 1.
+        verdict: ``good``, or ``doubtful`` with the reason in ``why``.
+        why: The reason of a doubtful verdict.
+    """
+
+    camera: str
+    offset_s: float
+    rate: float
+    cov: np.ndarray
+    epoch_s: float = 0.0
+    rate_fitted: bool = False
+    verdict: Verdict = "good"
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cov", np.asarray(self.cov, dtype=float))
+        if self.cov.shape != (2, 2) or not np.allclose(self.cov, self.cov.T, atol=1e-12):
+            raise ValueError(f"clock of {self.camera}: cov must be a symmetric (2, 2) matrix")
+        if not (np.isfinite(self.offset_s) and np.isfinite(self.rate) and np.isfinite(self.cov).all()):
+            raise ValueError(f"clock of {self.camera}: values must be finite")
+        if self.rate <= 0:
+            raise ValueError(f"clock of {self.camera}: rate must be positive")
+
+    def to_session(self, t_camera_s: np.ndarray | float) -> np.ndarray:
+        """Map the camera's own times (...) to session times, seconds."""
+        return self.offset_s + self.rate * np.asarray(t_camera_s, dtype=float)
+
+    def to_camera(self, t_session_s: np.ndarray | float) -> np.ndarray:
+        """Map session times (...) to the camera's own times, seconds."""
+        return (np.asarray(t_session_s, dtype=float) - self.offset_s) / self.rate
+
+    def sigma_s(self, t_camera_s: np.ndarray | float) -> np.ndarray:
+        """Return the standard deviation of ``to_session(t_camera_s)``, seconds."""
+        t = np.asarray(t_camera_s, dtype=float)
+        return np.sqrt(np.maximum(self.cov[0, 0] + 2 * t * self.cov[0, 1] + t**2 * self.cov[1, 1], 0.0))
+
+    @property
+    def sigma_at_epoch_s(self) -> float:
+        """The figure to quote to people."""
+        return float(self.sigma_s(self.epoch_s))
+
+
+def identity_clock(camera: str, epoch_s: float = 0.0) -> Clock:
+    """Return the reference camera's clock: exactly (0, 1), without uncertainty."""
+    return Clock(camera, 0.0, 1.0, np.zeros((2, 2)), epoch_s=epoch_s)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """The clocks of all cameras that the reference reaches, and why the others have none.
+
+    Attributes:
+        reference: The camera whose own time is the session's time.
+        clocks: Clock of each camera in the reference's component, the reference's included.
+        unsynchronised: Reason for each camera that has no clock.
+        components: Groups of cameras that share a clock among themselves, largest first.
+        cycle_residual_max_s: Largest sum of offsets round a cycle of accepted edges, seconds; NaN without cycles.
+        cycle_residual_rms_s: Their root mean square, seconds; NaN without cycles.
+    """
+
+    reference: str
+    clocks: Mapping[str, Clock]
+    unsynchronised: Mapping[str, str] = field(default_factory=dict)
+    components: tuple[tuple[str, ...], ...] = ()
+    cycle_residual_max_s: float = float("nan")
+    cycle_residual_rms_s: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if self.reference not in self.clocks:
+            raise ValueError(f"the reference camera {self.reference!r} has no clock")
+        both = set(self.clocks) & set(self.unsynchronised)
+        if both:
+            raise ValueError(f"cameras with a clock and without: {sorted(both)}")
+        for name, clock in self.clocks.items():
+            if name != clock.camera:
+                raise ValueError(f"the clock filed under {name!r} belongs to {clock.camera!r}")
+
+    def __getitem__(self, camera: str) -> Clock:
+        return self.clocks[camera]
+
+
+def unsynchronised_clocks(cameras: Iterable[str]) -> Clocks:
+    """Return clocks that take each camera's own time as it stands: what one has without synchronisation."""
+    clocks = {camera: identity_clock(camera) for camera in cameras}
+    return Clocks(next(iter(clocks)), clocks, components=(tuple(clocks),))

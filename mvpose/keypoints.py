@@ -1,0 +1,145 @@
+"""2D keypoints: one camera in its own time, and all cameras on the session's timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mvpose.skeleton import Skeleton
+
+UNTRACKED = -1
+
+
+@dataclass(frozen=True)
+class Keypoints2D:
+    """What a detector saw in one camera. Rows are detections, in order of frame.
+
+    Attributes:
+        camera: The camera's name.
+        time_s: (T,) time of each frame on the camera's own clock, seconds, strictly increasing.
+        frame_ptr: (T + 1,) frame ``f`` owns the rows ``frame_ptr[f]:frame_ptr[f + 1]``.
+        xy_px: (N, J, 2) distorted pixels of the displayed image; NaN where missing.
+        score: (N, J) confidence in [0, 1]; 0 where missing.
+        track_id: (N,) identity of the person within this camera; −1 where untracked.
+        skeleton: The joints, in order.
+        size_px: (width, height) of the displayed image.
+        bbox_px: (N, 4) left, top, right, bottom; by default the box of the finite keypoints.
+    """
+
+    camera: str
+    time_s: np.ndarray
+    frame_ptr: np.ndarray
+    xy_px: np.ndarray
+    score: np.ndarray
+    track_id: np.ndarray
+    skeleton: Skeleton
+    size_px: tuple[int, int]
+    bbox_px: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: np.ndarray) -> None:
+            object.__setattr__(self, name, value)
+
+        put("time_s", np.asarray(self.time_s, dtype=np.float64))
+        put("frame_ptr", np.asarray(self.frame_ptr, dtype=np.int64))
+        put("xy_px", np.asarray(self.xy_px, dtype=np.float64))
+        put("score", np.asarray(self.score, dtype=np.float64))
+        put("track_id", np.asarray(self.track_id, dtype=np.int64))
+        n, joints = len(self.xy_px), len(self.skeleton)
+        if self.xy_px.shape != (n, joints, 2) or self.score.shape != (n, joints) or self.track_id.shape != (n,):
+            raise ValueError(
+                f"{self.camera}: xy_px {self.xy_px.shape}, score {self.score.shape} and track_id {self.track_id.shape} "
+                f"do not fit N detections of {joints} joints"
+            )
+        if self.time_s.ndim != 1 or self.frame_ptr.shape != (len(self.time_s) + 1,):
+            raise ValueError(f"{self.camera}: frame_ptr must have one more entry than the {len(self.time_s)} frames")
+        if not np.isfinite(self.time_s).all() or (np.diff(self.time_s) <= 0).any():
+            raise ValueError(f"{self.camera}: frame times must be finite and increase")
+        if self.frame_ptr[0] != 0 or self.frame_ptr[-1] != n or (np.diff(self.frame_ptr) < 0).any():
+            raise ValueError(f"{self.camera}: frame_ptr must rise from 0 to the number of detections, {n}")
+        missing = ~np.isfinite(self.xy_px).all(axis=-1)
+        if missing.any():
+            put("xy_px", np.where(missing[..., None], np.nan, self.xy_px))
+            put("score", np.where(missing, 0.0, self.score))
+        if n and (not np.isfinite(self.score).all() or self.score.min() < 0 or self.score.max() > 1):
+            raise ValueError(f"{self.camera}: scores must lie in [0, 1]")
+        box = keypoint_boxes(self.xy_px) if self.bbox_px is None else np.asarray(self.bbox_px, dtype=np.float64)
+        if box.shape != (n, 4):
+            raise ValueError(f"{self.camera}: bbox_px must be (N, 4)")
+        put("bbox_px", box)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, those without people included."""
+        return len(self.time_s)
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """(N,) the frame of each detection."""
+        return np.repeat(np.arange(self.n_frames), np.diff(self.frame_ptr))
+
+    @property
+    def frame_rate(self) -> float:
+        """Median frames per second of the camera's own clock; NaN for fewer than two frames."""
+        return float(1 / np.median(np.diff(self.time_s))) if self.n_frames > 1 else float("nan")
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether every detection belongs to a track."""
+        return bool((self.track_id != UNTRACKED).all())
+
+    def with_skeleton(self, skeleton: Skeleton) -> Keypoints2D:
+        """Keep only the joints of another set, in its order.
+
+        Raises:
+            KeyError: This set lacks one of them.
+        """
+        if skeleton.joint_names == self.skeleton.joint_names:
+            return self
+        index = self.skeleton.indices(skeleton.joint_names)
+        return replace(self, xy_px=self.xy_px[:, index], score=self.score[:, index], skeleton=skeleton)
+
+
+def keypoint_boxes(xy_px: np.ndarray) -> np.ndarray:
+    """Bound the finite keypoints of each detection.
+
+    Args:
+        xy_px: (N, J, 2) pixels, NaN where missing.
+
+    Returns:
+        (N, 4) left, top, right, bottom; NaN for a detection without any keypoint.
+    """
+    seen = np.isfinite(xy_px).all(axis=-1, keepdims=True)
+    low = np.where(seen, xy_px, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(seen, xy_px, -np.inf).max(axis=1, initial=-np.inf)
+    box = np.concatenate([low, high], axis=1)
+    return np.where(np.isfinite(box), box, np.nan)
+
+
+@dataclass(frozen=True)
+class AlignedKeypoints:
+    """All cameras' keypoints, interpolated onto one timeline.
+
+    Attributes:
+        cameras: (C,) names.
+        time_s: (T,) session times, seconds, uniform.
+        xy_px: (T, C, P, J, 2) distorted pixels; NaN where missing.
+        score: (T, C, P, J) confidence in [0, 1]; 0 where missing.
+        sigma_px: (T, C, P, J) standard deviation of either coordinate, pixels; NaN where missing.
+        person_ids: (P,) lasting identity of each person.
+        skeleton: The joints, in order.
+    """
+
+    cameras: tuple[str, ...]
+    time_s: np.ndarray
+    xy_px: np.ndarray
+    score: np.ndarray
+    sigma_px: np.ndarray
+    person_ids: np.ndarray
+    skeleton: Skeleton
+
+    def __post_init__(self) -> None:
+        shape = (len(self.time_s), len(self.cameras), len(self.person_ids), len(self.skeleton))
+        if self.xy_px.shape != (*shape, 2) or self.score.shape != shape or self.sigma_px.shape != shape:
+            raise ValueError(f"aligned keypoints must be (T, C, P, J) = {shape}")

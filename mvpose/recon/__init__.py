@@ -1,0 +1,1 @@
+"""From aligned keypoints to people in 3D."""

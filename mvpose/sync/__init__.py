@@ -1,0 +1,1 @@
+"""From keypoints to one clock per camera."""
