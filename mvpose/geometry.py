@@ -61,7 +61,7 @@ def rays(camera: Camera, xy_px: np.ndarray) -> np.ndarray:
 def triangulate_linear(P: np.ndarray, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Triangulate many points at once, by weighted inhomogeneous linear least squares.
 
-    Minimises Σ_c w_c ‖(P_c[:2] − x_c P_c[2]) X‖² over the point (Hartley & Zisserman, sec. 12.2, with X = (x, y, z, 1)).
+    Minimises Σ_c w_c ‖(P_c[:2] − x_c P_c[2]) X‖² over the point X = (x, y, z, 1); Hartley & Zisserman, sec. 12.2.
 
     Args:
         P: (C, 3, 4) world to normalised camera matrices [R | t].

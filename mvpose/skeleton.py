@@ -147,7 +147,8 @@ SKELETONS: dict[str, Skeleton] = {
         Skeleton(
             "body25",
             (
-                "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+                "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
+                "left_shoulder", "left_elbow", "left_wrist",
                 "pelvis", *_RIGHT_THEN_LEFT_LEG, "right_eye", "left_eye", "right_ear", "left_ear",
                 "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
             ),
@@ -155,14 +156,16 @@ SKELETONS: dict[str, Skeleton] = {
         Skeleton(
             "body18",
             (
-                "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+                "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
+                "left_shoulder", "left_elbow", "left_wrist",
                 *_RIGHT_THEN_LEFT_LEG, "right_eye", "left_eye", "right_ear", "left_ear",
             ),
         ),
         Skeleton(
             "blazepose33",
             (
-                "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+                "nose", "left_eye_inner", "left_eye", "left_eye_outer",
+                "right_eye_inner", "right_eye", "right_eye_outer",
                 *_sided("ear", "mouth", "shoulder", "elbow", "wrist", "pinky", "index", "thumb", "hip", "knee", "ankle",
                         "heel", "big_toe"),
             ),

@@ -129,4 +129,4 @@ class Camera:
         """Tell for world points (..., 3) whether they lie in front of the camera and inside its image."""
         xy = self.project(xyz_m)
         with np.errstate(invalid="ignore"):
-            return ((xy >= -0.5) & (xy <= np.array(self.size_px) - 0.5)).all(axis=-1)
+            return np.asarray(((xy >= -0.5) & (xy <= np.array(self.size_px) - 0.5)).all(axis=-1))

@@ -1,8 +1,8 @@
 """Estimated offsets between cameras, and the graph that they form. The sign convention is written here, once.
 
-**Sign.** ``t_b = t_a + offset_s`` at ``t_a = at_s``: the event that camera ``a`` sees at its own time ``at_s`` is seen by
-camera ``b`` at its own time ``at_s + offset_s``. A camera that started later sees events at smaller times of its own, so
-its offset against one that started earlier is negative.
+**Sign.** ``t_b = t_a + offset_s`` at ``t_a = at_s``: the event that camera ``a`` sees at its own time ``at_s`` is seen
+by camera ``b`` at its own time ``at_s + offset_s``. A camera that started later sees events at smaller times of its
+own, so its offset against one that started earlier is negative.
 """
 
 from __future__ import annotations
