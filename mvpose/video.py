@@ -1,0 +1,490 @@
+"""Videos: true frame times, frames as they are displayed, and writing. The only importer of PyAV.
+
+A frame's time is its presentation time in the container, never its number divided by a frame rate: phones record at a
+varying rate, and recorders leave frames out. A video is read to its end or refused; it is never silently shortened.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvpose.errors import VideoError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+log = logging.getLogger(__name__)
+
+# Codecs of which one packet is one displayed frame, so that frames can be counted without decoding them.
+_ONE_PACKET_ONE_FRAME = frozenset(
+    {"h264", "hevc", "vvc", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1", "rawvideo"}
+)
+# Chapters whose container goes on counting time (AVCHD) start within this of the last frame; those that start anew do not.
+_CONTINUES_WITHIN_S = 1.0
+_WRITE_TICK_S = Fraction(1, 90000)
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """One file of a camera.
+
+    Attributes:
+        path: The file.
+        tick_s: Unit of its time stamps, seconds.
+        pts: (n,) presentation time of each frame, ticks, never decreasing.
+        ordered: Whether the decoder puts out just these time stamps in this order. False for containers that have
+            none (AVI): there frames are known by their number alone.
+    """
+
+    path: Path
+    tick_s: Fraction
+    pts: np.ndarray
+    ordered: bool
+
+    @property
+    def start_s(self) -> float:
+        return float(int(self.pts[0]) * self.tick_s)
+
+    @property
+    def time_s(self) -> np.ndarray:
+        """(n,) seconds since the chapter's first frame."""
+        return (self.pts - self.pts[0]) * self.tick_s.numerator / self.tick_s.denominator
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One camera's video, made by :func:`probe`; nothing of it is held in memory but the frame times.
+
+    Attributes:
+        camera: The camera's name.
+        paths: Its files in order; more than one where the camera recorded in chapters.
+        size_px: (width, height) of the displayed image, that is with the rotation flag applied. Non-square pixels stay
+            as they are stored, as calibrations take them.
+        rotation: Degrees, 0, 90, 180 or 270, by which a stored picture is turned counter-clockwise to be displayed.
+        time_s: (T,) presentation time of each frame since the first, seconds, strictly increasing.
+        has_audio: Whether there is an audio track.
+    """
+
+    camera: str
+    paths: tuple[Path, ...]
+    size_px: tuple[int, int]
+    rotation: int
+    time_s: np.ndarray
+    has_audio: bool
+    _chapters: tuple[_Chapter, ...] = field(default=(), repr=False)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.time_s)
+
+    @property
+    def frame_rate(self) -> float:
+        """Median frames per second; NaN for fewer than two frames."""
+        return float(1 / np.median(np.diff(self.time_s))) if self.n_frames > 1 else float("nan")
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Decode the frames ``start:stop`` one after the other, each when it is asked for.
+
+        Yields:
+            (H, W, 3) uint8 RGB as displayed; exactly one for each entry of ``time_s[start:stop]``.
+
+        Raises:
+            VideoError: A frame is damaged or missing; the message says which.
+        """
+        stop = self.n_frames if stop is None else stop
+        if not 0 <= start <= stop <= self.n_frames:
+            raise IndexError(f"frames {start}:{stop} of {self.camera}, which has {self.n_frames}")
+        first = 0
+        for chapter in self._chapters:
+            low, high = max(start - first, 0), min(stop - first, len(chapter.pts))
+            if low < high:
+                yield from self._chapter_frames(chapter, first, low, high)
+            first += len(chapter.pts)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Decode one frame, found by seeking: (H, W, 3) uint8 RGB as displayed."""
+        if not 0 <= index < self.n_frames:
+            raise IndexError(f"frame {index} of {self.camera}, which has {self.n_frames}")
+        return next(self.frames(index, index + 1))
+
+    def _chapter_frames(self, chapter: _Chapter, first: int, low: int, high: int) -> Iterator[np.ndarray]:
+        import av
+
+        def broken(index: int, why: str) -> VideoError:
+            return VideoError(
+                f"{self.camera}: {chapter.path} breaks at frame {first + index} of {self.n_frames} "
+                f"({self.time_s[first + index]:.3f} s): {why}. Copy it anew from the camera, or cut it there."
+            )
+
+        index = low
+        with _opened(self.camera, chapter.path) as container:
+            try:
+                for frame in _decode_from(container, chapter, low):
+                    if chapter.ordered and frame.pts != chapter.pts[index]:
+                        raise broken(index, "the frame cannot be decoded")
+                    image = _displayed(frame, self.rotation)
+                    if (image.shape[1], image.shape[0]) != self.size_px:
+                        raise broken(index, f"its size changes to {image.shape[1]}x{image.shape[0]}")
+                    yield image
+                    index += 1
+                    if index == high:
+                        return
+            except av.FFmpegError as error:
+                raise broken(index, error.strerror) from error
+        raise broken(index, "the file ends there")
+
+
+def probe(camera: str, paths: Sequence[Path], progress: Callable[[float], None] | None = None) -> Video:
+    """Read a camera's frame times and see that its video can be decoded at both ends.
+
+    Reads all packets, and decodes only the first frame and those after the last key frame; containers without
+    presentation times in their packets are decoded whole.
+
+    Args:
+        camera: The camera's name.
+        paths: Its files, chapters in order.
+        progress: Called with the fraction done.
+
+    Raises:
+        VideoError: A file is empty, no video, truncated, or its time stamps are hopeless; or chapters do not fit together.
+    """
+    chapters, looks, audio = [], [], []
+    for number, path in enumerate(paths):
+
+        def report(fraction: float, number: int = number) -> None:
+            if progress is not None:
+                progress((number + fraction) / len(paths))
+
+        chapter, size_px, rotation, has_audio = _read_chapter(camera, path, report)
+        chapters.append(chapter)
+        looks.append((size_px, rotation))
+        audio.append(has_audio)
+    for path, (size_px, rotation) in zip(paths, looks, strict=True):
+        if (size_px, rotation) != looks[0]:
+            raise VideoError(
+                f"{camera}: {path} is {size_px[0]}x{size_px[1]} turned by {rotation}°, and its first chapter "
+                f"{looks[0][0][0]}x{looks[0][0][1]} turned by {looks[0][1]}°; one camera's files must agree."
+            )
+    time_s = _joined_times(chapters)
+    try:
+        time_s, repaired = increasing_times(time_s)
+    except ValueError as error:
+        raise VideoError(
+            f"{camera}: the time stamps of {paths[0]} are not usable: {error}. Remux it, or re-encode it with constant frame rate."
+        ) from error
+    if repaired:
+        log.warning("%s: %d of %d frame times did not increase and were interpolated", camera, repaired, len(time_s))
+    return Video(camera, tuple(paths), looks[0][0], looks[0][1], time_s, all(audio), tuple(chapters))
+
+
+def increasing_times(time_s: np.ndarray) -> tuple[np.ndarray, int]:
+    """Make times increase strictly by interpolating the few that do not.
+
+    The longest increasing subsequence is kept, so that one time that leaps ahead does not condemn all after it.
+
+    Args:
+        time_s: (T,) seconds; not finite counts as wrong.
+
+    Returns:
+        (T,) strictly increasing seconds, and how many of them were interpolated.
+
+    Raises:
+        ValueError: More than 1 % (and more than one) are wrong.
+    """
+    time_s = np.asarray(time_s, dtype=np.float64)
+    if np.isfinite(time_s).all() and (np.diff(time_s) > 0).all():
+        return time_s, 0
+    kept = _longest_increasing(time_s)
+    wrong = len(time_s) - len(kept)
+    if wrong > max(1, len(time_s) // 100) or len(kept) < 2:
+        raise ValueError(f"{wrong} of {len(time_s)} times do not increase")
+    step = float(np.median(np.diff(time_s[kept]) / np.diff(kept)))
+    index = np.arange(len(time_s))
+    repaired = np.interp(index, kept, time_s[kept])
+    repaired += step * (np.minimum(index - kept[0], 0) + np.maximum(index - kept[-1], 0))
+    if not (np.diff(repaired) > 0).all():
+        raise ValueError("its times are too close to tell apart")
+    return repaired, wrong
+
+
+def _longest_increasing(values: np.ndarray) -> np.ndarray:
+    """Indices of the longest strictly increasing subsequence of the finite values."""
+    tails: list[float] = []
+    tail_index: list[int] = []
+    before = np.full(len(values), -1)
+    for index in np.flatnonzero(np.isfinite(values)).tolist():
+        at = bisect_left(tails, values[index])
+        tails[at : at + 1] = [values[index]]
+        tail_index[at : at + 1] = [index]
+        before[index] = tail_index[at - 1] if at else -1
+    chain = []
+    index = tail_index[-1] if tail_index else -1
+    while index >= 0:
+        chain.append(index)
+        index = int(before[index])
+    return np.array(chain[::-1], dtype=int)
+
+
+def _joined_times(chapters: Sequence[_Chapter]) -> np.ndarray:
+    """(T,) seconds since the first frame of the first chapter.
+
+    A chapter follows its predecessor by the median frame interval, unless its container goes on counting where that of
+    the predecessor left off.
+    """
+    joined = chapters[0].time_s
+    for previous, chapter in zip(chapters, chapters[1:], strict=False):
+        interval = float(np.median(np.diff(previous.time_s))) if len(previous.pts) > 1 else 0.0
+        gap = chapter.start_s - (previous.start_s + float(previous.time_s[-1]))
+        if not interval / 2 < gap < _CONTINUES_WITHIN_S:
+            gap = interval
+        joined = np.concatenate([joined, joined[-1] + gap + chapter.time_s])
+    return joined
+
+
+@contextmanager
+def _opened(camera: str, path: Path) -> Iterator[InputContainer]:
+    import av
+
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"{camera}: {path} is empty. Copy it anew from the camera.")
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise VideoError(f"{camera}: {path} has no video track.")
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{camera}: {path} cannot be read as a video ({error.strerror}). It is damaged, was cut off while "
+            "recording or copying, or is no video; copy it anew from the camera."
+        ) from error
+
+
+def _read_chapter(
+    camera: str, path: Path, report: Callable[[float], None]
+) -> tuple[_Chapter, tuple[int, int], int, bool]:
+    """Return the chapter, its displayed size, rotation, and whether it has audio."""
+    with _opened(camera, path) as container:
+        stream = container.streams.best("video")
+        tick_s = Fraction(stream.time_base)
+        has_audio = bool(container.streams.audio)
+        packets = _read_packets(camera, path, container, report)
+        no_times = container.format.name == "avi"
+        countable = stream.codec_context.name in _ONE_PACKET_ONE_FRAME
+    with _opened(camera, path) as container:
+        frame = next(_decoder(container), None)
+        if frame is None:
+            raise VideoError(f"{camera}: {path} has no frame that can be decoded. Copy it anew from the camera.")
+        rotation = _rotation(camera, path, frame)
+        size_px = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+        first_pts = frame.pts
+    if no_times:
+        pts = np.sort(np.array([stamp for stamp in packets if stamp is not None], dtype=np.int64))
+        return _Chapter(path, tick_s, pts, ordered=False), size_px, rotation, has_audio
+    if countable and None not in packets:
+        # A decoder that starts in mid-stream puts out nothing before the first key frame.
+        pts = np.sort(np.array([stamp for stamp in packets if stamp >= first_pts], dtype=np.int64))
+        _check_end(camera, path, int(pts[-1]))
+    else:
+        pts = _decoded_pts(camera, path, report)
+    return _Chapter(path, tick_s, pts, ordered=True), size_px, rotation, has_audio
+
+
+def _read_packets(
+    camera: str, path: Path, container: InputContainer, report: Callable[[float], None]
+) -> list[int | None]:
+    """Return the presentation time of each displayed frame in ticks, in the order of the file; None where it has none.
+
+    Raises:
+        VideoError: The file ends before what its header promises.
+    """
+    stream = container.streams.best("video")
+    size_bytes = path.stat().st_size
+    stamps: list[int | None] = []
+    entries = 0
+    end_s = 0.0
+    decode_time: int | None = None
+    truncated = False
+    for packet in container.demux():
+        if packet.pts is not None:
+            end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index or packet.size == 0 and packet.dts is None:
+            continue
+        entries += 1
+        truncated |= packet.is_corrupt
+        if packet.dts is not None:
+            if decode_time is not None and packet.dts < decode_time:
+                raise VideoError(
+                    f"{camera}: the time stamps of {path} jump back at frame {len(stamps)}, as in a spliced file. "
+                    "Split it there into two chapters, or re-encode it."
+                )
+            decode_time = packet.dts
+        # An edit list has the decoder drop these; a packet of no size stands for a frame that the recorder left out.
+        if packet.size and not packet.is_discard:
+            stamps.append(packet.pts)
+            if packet.pos is not None and len(stamps) % 100 == 0:
+                report(max(packet.pos, 0) / size_bytes)
+    if container.format.name.startswith("matroska") and container.duration is not None and len(stamps) > 1:
+        known = [stamp for stamp in stamps if stamp is not None]
+        interval_s = float((max(known) - min(known)) * stream.time_base) / len(stamps) if known else 0.0
+        truncated |= container.duration / 1e6 > end_s + 2 * interval_s + 0.1
+    if truncated or len(stream.index_entries or ()) > entries:
+        raise _truncated(camera, path)
+    return stamps
+
+
+def _truncated(camera: str, path: Path) -> VideoError:
+    return VideoError(
+        f"{camera}: {path} is truncated: it ends before what its header promises. Copy it anew from the camera."
+    )
+
+
+def _check_end(camera: str, path: Path, last_pts: int) -> None:
+    """Decode what follows the last key frame.
+
+    Raises:
+        VideoError: The last frame does not come out.
+    """
+    import av
+
+    with _opened(camera, path) as container:
+        container.seek(last_pts, stream=container.streams.best("video"))
+        try:
+            decoded = max((frame.pts for frame in _decoder(container)), default=None)
+        except av.FFmpegError as error:
+            raise _truncated(camera, path) from error
+    if decoded != last_pts:
+        raise _truncated(camera, path)
+
+
+def _decoded_pts(camera: str, path: Path, report: Callable[[float], None]) -> np.ndarray:
+    """(n,) time stamp of each frame by decoding all of them."""
+    with _opened(camera, path) as container:
+        duration_s = (container.duration or 0) / 1e6
+        stamps: list[int | None] = []
+        for frame in _decoder(container):
+            stamps.append(frame.pts)
+            if duration_s and frame.time is not None:
+                report(min(max(frame.time / duration_s, 0.0), 1.0))
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < len(stamps):
+        raise VideoError(
+            f"{camera}: {path} does not say when its frames were taken. Remux it into MP4 with the camera's frame rate."
+        )
+    pts = np.array(known, dtype=np.int64)
+    if (np.diff(pts) < 0).any():
+        raise VideoError(f"{camera}: the time stamps of {path} run back. Re-encode it with constant frame rate.")
+    return pts
+
+
+def _decoder(container: InputContainer) -> Iterator[VideoFrame]:
+    stream = container.streams.best("video")
+    stream.thread_type = "AUTO"
+    return container.decode(stream)
+
+
+def _decode_from(container: InputContainer, chapter: _Chapter, low: int) -> Iterator[VideoFrame]:
+    """Return decoded frames, the first of them frame ``low`` of the chapter."""
+    if low == 0 or not chapter.ordered:
+        return islice(_decoder(container), low, None)
+    stream = container.streams.best("video")
+    container.seek(int(chapter.pts[low]), stream=stream)
+    frames = _decoder(container)
+    for frame in frames:
+        if frame.pts == chapter.pts[low]:
+            # Frames that share a time stamp are told apart by their number.
+            twins = low - int(np.searchsorted(chapter.pts, chapter.pts[low]))
+            return islice(_chain(frame, frames), twins, None)
+        if frame.pts is not None and frame.pts > chapter.pts[low]:
+            break
+    # The index led past the frame: rare, slow, and right.
+    container.seek(int(chapter.pts[0]), stream=stream)
+    return islice(_decoder(container), low, None)
+
+
+def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    yield first
+    yield from rest
+
+
+def _rotation(camera: str, path: Path, frame: VideoFrame) -> int:
+    """Return 0, 90, 180 or 270 degrees counter-clockwise, from the display matrix."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is not None:
+        matrix = np.frombuffer(bytes(side_data), dtype=np.int32)[:9].reshape(3, 3)[:2, :2].astype(float)
+        if np.linalg.det(matrix) < 0:
+            raise VideoError(f"{camera}: {path} is flagged to be shown mirrored. Re-encode it without the flag.")
+    quarters = round(frame.rotation / 90)
+    if abs(frame.rotation - 90 * quarters) > 1:
+        raise VideoError(f"{camera}: {path} is flagged to be turned by {frame.rotation}°. Re-encode it upright.")
+    return quarters * 90 % 360
+
+
+def _displayed(frame: VideoFrame, rotation: int) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, rotation // 90)) if rotation else image
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames of one size at a constant rate; see :func:`write_video_times`."""
+    write_video_times(path, frames, (number / fps for number in count()))
+
+
+def write_video_times(path: Path, frames: Iterable[np.ndarray], time_s: Iterable[float]) -> None:
+    """Write H.264 (yuv420p) with these presentation times, to the nearest 1/90000 s in MP4.
+
+    Args:
+        path: Where to write; its suffix names the container. There is nothing under this name before all is written.
+        frames: (H, W, 3) uint8 RGB each, all of one size; an odd side is lengthened by repeating its last line.
+        time_s: Presentation time of each frame, seconds, increasing; may go on after the last frame.
+
+    Raises:
+        ValueError: No frames, frames of several sizes, or times that do not increase by a tick.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        _encode(partial, frames, time_s)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encode(path: Path, frames: Iterable[np.ndarray], time_s: Iterable[float]) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream: Any = None
+        shape: tuple[int, ...] = ()
+        last = -1
+        for image, t in zip(frames, time_s, strict=False):
+            if stream is None:
+                shape = image.shape
+                stream = container.add_stream("libx264", rate=30)
+                stream.height, stream.width = (side + side % 2 for side in shape[:2])
+                stream.pix_fmt = "yuv420p"
+                stream.time_base = stream.codec_context.time_base = _WRITE_TICK_S
+                stream.codec_context.options = {"crf": "20", "preset": "veryfast"}
+            if image.shape != shape:
+                raise ValueError(f"frames of {shape} and {image.shape} in one video")
+            even = np.pad(image, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            frame.pts, frame.time_base = round(t / _WRITE_TICK_S), _WRITE_TICK_S
+            if frame.pts <= last:
+                raise ValueError(f"frame times must increase, and {t} s does not")
+            last = frame.pts
+            container.mux(stream.encode(frame))
+        if stream is None:
+            raise ValueError("a video needs at least one frame")
+        container.mux(stream.encode())
