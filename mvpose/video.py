@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count, islice
+from itertools import chain, count, dropwhile, islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _ONE_PACKET_ONE_FRAME = frozenset(
     {"h264", "hevc", "vvc", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1", "rawvideo"}
 )
-# Chapters whose container goes on counting time (AVCHD) start within this of the last frame; those that start anew do not.
+# Chapters whose container goes on counting time (AVCHD) start within this of the last frame.
 _CONTINUES_WITHIN_S = 1.0
 _WRITE_TICK_S = Fraction(1, 90000)
 
@@ -60,6 +60,14 @@ class _Chapter:
     def time_s(self) -> np.ndarray:
         """(n,) seconds since the chapter's first frame."""
         return (self.pts - self.pts[0]) * self.tick_s.numerator / self.tick_s.denominator
+
+
+class _Look(NamedTuple):
+    """What one file shows: displayed size, rotation as of :class:`Video`, and whether it has audio."""
+
+    size_px: tuple[int, int]
+    rotation: int
+    has_audio: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,27 +130,26 @@ class Video:
     def _chapter_frames(self, chapter: _Chapter, first: int, low: int, high: int) -> Iterator[np.ndarray]:
         import av
 
-        def broken(index: int, why: str) -> VideoError:
+        def broken(index: int, why: object) -> VideoError:
             return VideoError(
                 f"{self.camera}: {chapter.path} breaks at frame {first + index} of {self.n_frames} "
                 f"({self.time_s[first + index]:.3f} s): {why}. Copy it anew from the camera, or cut it there."
             )
 
         index = low
-        with _opened(self.camera, chapter.path) as container:
-            try:
-                for frame in _decode_from(container, chapter, low):
-                    if chapter.ordered and frame.pts != chapter.pts[index]:
-                        raise broken(index, "the frame cannot be decoded")
-                    image = _displayed(frame, self.rotation)
-                    if (image.shape[1], image.shape[0]) != self.size_px:
-                        raise broken(index, f"its size changes to {image.shape[1]}x{image.shape[0]}")
-                    yield image
-                    index += 1
-                    if index == high:
-                        return
-            except av.FFmpegError as error:
-                raise broken(index, error.strerror) from error
+        try:
+            for frame in _decode_from(self.camera, chapter, low):
+                if chapter.ordered and frame.pts != chapter.pts[index]:
+                    raise broken(index, "the frame cannot be decoded")
+                image = _displayed(frame, self.rotation)
+                if (image.shape[1], image.shape[0]) != self.size_px:
+                    raise broken(index, f"its size changes to {image.shape[1]}x{image.shape[0]}")
+                yield image
+                index += 1
+                if index == high:
+                    return
+        except av.FFmpegError as error:
+            raise broken(index, error.strerror) from error
         raise broken(index, "the file ends there")
 
 
@@ -158,35 +165,41 @@ def probe(camera: str, paths: Sequence[Path], progress: Callable[[float], None] 
         progress: Called with the fraction done.
 
     Raises:
-        VideoError: A file is empty, no video, truncated, or its time stamps are hopeless; or chapters do not fit together.
+        VideoError: A file is empty, no video, or truncated, its time stamps are hopeless, or chapters differ in size.
     """
-    chapters, looks, audio = [], [], []
+    import av
+
+    chapters: list[_Chapter] = []
+    looks: list[_Look] = []
     for number, path in enumerate(paths):
 
         def report(fraction: float, number: int = number) -> None:
             if progress is not None:
                 progress((number + fraction) / len(paths))
 
-        chapter, size_px, rotation, has_audio = _read_chapter(camera, path, report)
+        try:
+            chapter, look = _read_chapter(camera, path, report)
+        except av.FFmpegError as error:
+            raise _unreadable(camera, path, error) from error
         chapters.append(chapter)
-        looks.append((size_px, rotation))
-        audio.append(has_audio)
-    for path, (size_px, rotation) in zip(paths, looks, strict=True):
-        if (size_px, rotation) != looks[0]:
+        looks.append(look)
+        if look[:2] != looks[0][:2]:
             raise VideoError(
-                f"{camera}: {path} is {size_px[0]}x{size_px[1]} turned by {rotation}°, and its first chapter "
-                f"{looks[0][0][0]}x{looks[0][0][1]} turned by {looks[0][1]}°; one camera's files must agree."
+                f"{camera}: {path} is {look.size_px[0]}x{look.size_px[1]}, turned by {look.rotation}°, but its first "
+                f"chapter {looks[0].size_px[0]}x{looks[0].size_px[1]}, turned by {looks[0].rotation}°. "
+                "Give each to a camera of its own, or re-encode it."
             )
     time_s = _joined_times(chapters)
     try:
         time_s, repaired = increasing_times(time_s)
     except ValueError as error:
         raise VideoError(
-            f"{camera}: the time stamps of {paths[0]} are not usable: {error}. Remux it, or re-encode it with constant frame rate."
+            f"{camera}: the time stamps of {paths[0]} are not usable: {error}. Remux it, or re-encode it."
         ) from error
     if repaired:
         log.warning("%s: %d of %d frame times did not increase and were interpolated", camera, repaired, len(time_s))
-    return Video(camera, tuple(paths), looks[0][0], looks[0][1], time_s, all(audio), tuple(chapters))
+    has_audio = all(look.has_audio for look in looks)
+    return Video(camera, tuple(paths), looks[0].size_px, looks[0].rotation, time_s, has_audio, tuple(chapters))
 
 
 def increasing_times(time_s: np.ndarray) -> tuple[np.ndarray, int]:
@@ -244,7 +257,7 @@ def _joined_times(chapters: Sequence[_Chapter]) -> np.ndarray:
     the predecessor left off.
     """
     joined = chapters[0].time_s
-    for previous, chapter in zip(chapters, chapters[1:], strict=False):
+    for previous, chapter in pairwise(chapters):
         interval = float(np.median(np.diff(previous.time_s))) if len(previous.pts) > 1 else 0.0
         gap = chapter.start_s - (previous.start_s + float(previous.time_s[-1]))
         if not interval / 2 < gap < _CONTINUES_WITHIN_S:
@@ -254,94 +267,30 @@ def _joined_times(chapters: Sequence[_Chapter]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(camera: str, path: Path) -> Iterator[InputContainer]:
+def _opened(camera: str, path: Path) -> Iterator[tuple[InputContainer, Any]]:
+    """Open the file and its video stream for reading by several threads."""
     import av
 
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{camera}: {path} is empty. Copy it anew from the camera.")
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise VideoError(f"{camera}: {path} has no video track.")
-            yield container
+        container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{camera}: {path} cannot be read as a video ({error.strerror}). It is damaged, was cut off while "
-            "recording or copying, or is no video; copy it anew from the camera."
-        ) from error
+        raise _unreadable(camera, path, error) from error
+    with container:
+        stream: Any = container.streams.best("video")
+        if stream is None:
+            raise VideoError(f"{camera}: {path} has no video track.")
+        stream.thread_type = "AUTO"
+        yield container, stream
 
 
-def _read_chapter(
-    camera: str, path: Path, report: Callable[[float], None]
-) -> tuple[_Chapter, tuple[int, int], int, bool]:
-    """Return the chapter, its displayed size, rotation, and whether it has audio."""
-    with _opened(camera, path) as container:
-        stream = container.streams.best("video")
-        tick_s = Fraction(stream.time_base)
-        has_audio = bool(container.streams.audio)
-        packets = _read_packets(camera, path, container, report)
-        no_times = container.format.name == "avi"
-        countable = stream.codec_context.name in _ONE_PACKET_ONE_FRAME
-    with _opened(camera, path) as container:
-        frame = next(_decoder(container), None)
-        if frame is None:
-            raise VideoError(f"{camera}: {path} has no frame that can be decoded. Copy it anew from the camera.")
-        rotation = _rotation(camera, path, frame)
-        size_px = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-        first_pts = frame.pts
-    if no_times:
-        pts = np.sort(np.array([stamp for stamp in packets if stamp is not None], dtype=np.int64))
-        return _Chapter(path, tick_s, pts, ordered=False), size_px, rotation, has_audio
-    if countable and None not in packets:
-        # A decoder that starts in mid-stream puts out nothing before the first key frame.
-        pts = np.sort(np.array([stamp for stamp in packets if stamp >= first_pts], dtype=np.int64))
-        _check_end(camera, path, int(pts[-1]))
-    else:
-        pts = _decoded_pts(camera, path, report)
-    return _Chapter(path, tick_s, pts, ordered=True), size_px, rotation, has_audio
-
-
-def _read_packets(
-    camera: str, path: Path, container: InputContainer, report: Callable[[float], None]
-) -> list[int | None]:
-    """Return the presentation time of each displayed frame in ticks, in the order of the file; None where it has none.
-
-    Raises:
-        VideoError: The file ends before what its header promises.
-    """
-    stream = container.streams.best("video")
-    size_bytes = path.stat().st_size
-    stamps: list[int | None] = []
-    entries = 0
-    end_s = 0.0
-    decode_time: int | None = None
-    truncated = False
-    for packet in container.demux():
-        if packet.pts is not None:
-            end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream_index != stream.index or packet.size == 0 and packet.dts is None:
-            continue
-        entries += 1
-        truncated |= packet.is_corrupt
-        if packet.dts is not None:
-            if decode_time is not None and packet.dts < decode_time:
-                raise VideoError(
-                    f"{camera}: the time stamps of {path} jump back at frame {len(stamps)}, as in a spliced file. "
-                    "Split it there into two chapters, or re-encode it."
-                )
-            decode_time = packet.dts
-        # An edit list has the decoder drop these; a packet of no size stands for a frame that the recorder left out.
-        if packet.size and not packet.is_discard:
-            stamps.append(packet.pts)
-            if packet.pos is not None and len(stamps) % 100 == 0:
-                report(max(packet.pos, 0) / size_bytes)
-    if container.format.name.startswith("matroska") and container.duration is not None and len(stamps) > 1:
-        known = [stamp for stamp in stamps if stamp is not None]
-        interval_s = float((max(known) - min(known)) * stream.time_base) / len(stamps) if known else 0.0
-        truncated |= container.duration / 1e6 > end_s + 2 * interval_s + 0.1
-    if truncated or len(stream.index_entries or ()) > entries:
-        raise _truncated(camera, path)
-    return stamps
+def _unreadable(camera: str, path: Path, error: Exception) -> VideoError:
+    reason = getattr(error, "strerror", None) or error
+    return VideoError(
+        f"{camera}: {path} cannot be read as a video ({reason}). It is damaged, was cut off while it was recorded or "
+        "copied, or is no video; copy it anew from the camera."
+    )
 
 
 def _truncated(camera: str, path: Path) -> VideoError:
@@ -350,72 +299,132 @@ def _truncated(camera: str, path: Path) -> VideoError:
     )
 
 
-def _check_end(camera: str, path: Path, last_pts: int) -> None:
-    """Decode what follows the last key frame.
-
-    Raises:
-        VideoError: The last frame does not come out.
-    """
+def _read_chapter(camera: str, path: Path, report: Callable[[float], None]) -> tuple[_Chapter, _Look]:
     import av
 
-    with _opened(camera, path) as container:
-        container.seek(last_pts, stream=container.streams.best("video"))
-        try:
-            decoded = max((frame.pts for frame in _decoder(container)), default=None)
-        except av.FFmpegError as error:
-            raise _truncated(camera, path) from error
-    if decoded != last_pts:
+    with _opened(camera, path) as (container, stream):
+        packet_pts = _packet_pts(camera, path, container, stream, report)
+    with _opened(camera, path) as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise VideoError(f"{camera}: {path} has no frame that can be decoded. Copy it anew from the camera.")
+        look = _look(camera, path, frame, has_audio=bool(container.streams.audio))
+        tick_s = Fraction(stream.time_base)
+        has_pts = container.format.name != "avi"
+        is_countable = stream.codec_context.name in _ONE_PACKET_ONE_FRAME
+    known = np.sort(np.array([pts for pts in packet_pts if pts is not None], dtype=np.int64))
+    if not has_pts:
+        return _Chapter(path, tick_s, known, ordered=False), look
+    if not is_countable or len(known) < len(packet_pts) or frame.pts is None:
+        return _Chapter(path, tick_s, _decoded_pts(camera, path, report), ordered=True), look
+    # A decoder that starts in mid-stream puts out nothing before the first key frame.
+    chapter = _Chapter(path, tick_s, known[known >= frame.pts], ordered=True)
+    try:
+        end = next(_decode_from(camera, chapter, len(chapter.pts) - 1), None)
+    except av.FFmpegError as error:
+        raise _truncated(camera, path) from error
+    if end is None or end.pts != chapter.pts[-1]:
         raise _truncated(camera, path)
+    return chapter, look
+
+
+def _packet_pts(
+    camera: str, path: Path, container: InputContainer, stream: Any, report: Callable[[float], None]
+) -> list[int | None]:
+    """Return the presentation time of each displayed frame in ticks, in the order of the file; None where it has none.
+
+    Raises:
+        VideoError: The file ends before what its header promises, or its time stamps jump back.
+    """
+    size_bytes = path.stat().st_size
+    pts: list[int | None] = []
+    n_packets = 0
+    is_cut = False
+    end_s = 0.0
+    last_dts: int | None = None
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base is not None:
+            end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index or (packet.size == 0 and packet.dts is None):
+            continue
+        n_packets += 1
+        is_cut |= packet.is_corrupt
+        if packet.dts is not None:
+            if last_dts is not None and packet.dts < last_dts:
+                raise VideoError(
+                    f"{camera}: the time stamps of {path} jump back at frame {len(pts)}, as in a spliced file. "
+                    "Split it there into two chapters, or re-encode it."
+                )
+            last_dts = packet.dts
+        # An edit list has the decoder drop these; a packet of no size stands for a frame that the recorder left out.
+        if packet.size and not packet.is_discard:
+            pts.append(packet.pts)
+            if packet.pos is not None and len(pts) % 100 == 0:
+                report(max(packet.pos, 0) / size_bytes)
+    # MP4 lists its packets in advance, AVI counts them, and Matroska tells its length.
+    is_cut |= len(stream.index_entries or ()) > n_packets
+    is_cut |= container.format.name == "avi" and stream.frames > n_packets
+    if container.format.name.startswith("matroska") and container.duration is not None and pts:
+        is_cut |= container.duration / 1e6 > end_s + 2 * end_s / len(pts) + 0.1
+    if is_cut:
+        raise _truncated(camera, path)
+    return pts
 
 
 def _decoded_pts(camera: str, path: Path, report: Callable[[float], None]) -> np.ndarray:
     """(n,) time stamp of each frame by decoding all of them."""
-    with _opened(camera, path) as container:
+    pts: list[int] = []
+    with _opened(camera, path) as (container, stream):
         duration_s = (container.duration or 0) / 1e6
-        stamps: list[int | None] = []
-        for frame in _decoder(container):
-            stamps.append(frame.pts)
-            if duration_s and frame.time is not None:
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                raise VideoError(
+                    f"{camera}: {path} does not say when its frames were taken. "
+                    "Remux it into MP4 with the camera's frame rate."
+                )
+            if pts and frame.pts < pts[-1]:
+                raise VideoError(f"{camera}: the time stamps of {path} run back at frame {len(pts)}. Re-encode it.")
+            pts.append(frame.pts)
+            if duration_s:
                 report(min(max(frame.time / duration_s, 0.0), 1.0))
-    known = [stamp for stamp in stamps if stamp is not None]
-    if len(known) < len(stamps):
-        raise VideoError(
-            f"{camera}: {path} does not say when its frames were taken. Remux it into MP4 with the camera's frame rate."
-        )
-    pts = np.array(known, dtype=np.int64)
-    if (np.diff(pts) < 0).any():
-        raise VideoError(f"{camera}: the time stamps of {path} run back. Re-encode it with constant frame rate.")
-    return pts
+    return np.array(pts, dtype=np.int64)
 
 
-def _decoder(container: InputContainer) -> Iterator[VideoFrame]:
-    stream = container.streams.best("video")
-    stream.thread_type = "AUTO"
-    return container.decode(stream)
+def _decode_from(camera: str, chapter: _Chapter, low: int) -> Iterator[VideoFrame]:
+    """Yield the decoded frames from frame ``low`` of the chapter on."""
+    if low and chapter.ordered:
+        with _opened(camera, chapter.path) as (container, stream):
+            frames = _seek(container, stream, chapter, low)
+            if frames is not None:
+                yield from frames
+                return
+    # Some containers' indices lead past the frame: slow, but right.
+    with _opened(camera, chapter.path) as (container, stream):
+        yield from islice(container.decode(stream), low, None)
 
 
-def _decode_from(container: InputContainer, chapter: _Chapter, low: int) -> Iterator[VideoFrame]:
-    """Return decoded frames, the first of them frame ``low`` of the chapter."""
-    if low == 0 or not chapter.ordered:
-        return islice(_decoder(container), low, None)
-    stream = container.streams.best("video")
-    container.seek(int(chapter.pts[low]), stream=stream)
-    frames = _decoder(container)
-    for frame in frames:
-        if frame.pts == chapter.pts[low]:
-            # Frames that share a time stamp are told apart by their number.
-            twins = low - int(np.searchsorted(chapter.pts, chapter.pts[low]))
-            return islice(_chain(frame, frames), twins, None)
-        if frame.pts is not None and frame.pts > chapter.pts[low]:
-            break
-    # The index led past the frame: rare, slow, and right.
-    container.seek(int(chapter.pts[0]), stream=stream)
-    return islice(_decoder(container), low, None)
+def _seek(container: InputContainer, stream: Any, chapter: _Chapter, low: int) -> Iterator[VideoFrame] | None:
+    """Return the frames from ``low`` on, or None if seeking does not lead there."""
+    import av
+
+    target = int(chapter.pts[low])
+    try:
+        container.seek(target, stream=stream)
+        late = dropwhile(lambda frame: frame.pts is None or frame.pts < target, container.decode(stream))
+        sought = next(late, None)
+    except av.FFmpegError:
+        return None
+    if sought is None or sought.pts != target:
+        return None
+    # Frames that share a time stamp are told apart by their number.
+    twins = low - int(np.searchsorted(chapter.pts, target))
+    return islice(chain([sought], late), twins, None)
 
 
-def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    yield first
-    yield from rest
+def _look(camera: str, path: Path, frame: VideoFrame, has_audio: bool) -> _Look:
+    rotation = _rotation(camera, path, frame)
+    width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+    return _Look((width, height), rotation, has_audio)
 
 
 def _rotation(camera: str, path: Path, frame: VideoFrame) -> int:
