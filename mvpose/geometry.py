@@ -33,23 +33,33 @@ def homogeneous(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.ones((*x.shape[:-1], 1))], axis=-1)
 
 
-def sampson_distance(x_a: np.ndarray, x_b: np.ndarray, E: np.ndarray) -> np.ndarray:
-    """Measure how far two points are from being images of one point, to first order, with sign.
+def epipolar_residual(
+    x_a: np.ndarray, x_b: np.ndarray, E: np.ndarray, sigma_a: np.ndarray | float, sigma_b: np.ndarray | float
+) -> np.ndarray:
+    """Measure in standard deviations, with sign, how far two points are from being images of one point.
 
     Args:
         x_a: (..., 2) normalised points in the first view.
         x_b: (..., 2) normalised points in the second view.
         E: (3, 3) essential matrix with ``x_bᵀ E x_a = 0``.
+        sigma_a: (...) standard deviation of either coordinate of ``x_a``, normalised units.
+        sigma_b: (...) the same for ``x_b``.
 
     Returns:
-        (...) signed Sampson distance in normalised units (Hartley & Zisserman, eq. 11.9, before squaring); multiply by
-        the focal length for pixels. Where the noise has the same σ in all four coordinates, the distance has it too.
+        (...) the algebraic error over its standard deviation to first order: Sampson's distance (Hartley & Zisserman,
+        eq. 11.9, before squaring), with each view's own noise.
     """
     h_a, h_b = homogeneous(x_a), homogeneous(x_b)
     line_b, line_a = h_a @ E.T, h_b @ E
     algebraic = (h_b * line_b).sum(-1)
-    scale = line_a[..., 0] ** 2 + line_a[..., 1] ** 2 + line_b[..., 0] ** 2 + line_b[..., 1] ** 2
-    return algebraic / np.sqrt(np.maximum(scale, 1e-18))
+    variance = (line_a[..., 0] ** 2 + line_a[..., 1] ** 2) * np.square(sigma_a)
+    variance = variance + (line_b[..., 0] ** 2 + line_b[..., 1] ** 2) * np.square(sigma_b)
+    return algebraic / np.sqrt(np.maximum(variance, 1e-18))
+
+
+def sampson_distance(x_a: np.ndarray, x_b: np.ndarray, E: np.ndarray) -> np.ndarray:
+    """Return the signed Sampson distance (...) in normalised units; multiply by the focal length for pixels."""
+    return epipolar_residual(x_a, x_b, E, 1.0, 1.0)
 
 
 def rays(camera: Camera, xy_px: np.ndarray) -> np.ndarray:

@@ -1,0 +1,243 @@
+"""Our own result files: clocks.json, offsets.json and poses3d.npz. Each names its format and version."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvpose.atomic import atomic_path
+from mvpose.clock import Clock, Clocks
+from mvpose.errors import FormatError
+from mvpose.poses import Poses3D
+from mvpose.skeleton import skeleton_of
+from mvpose.sync.offsets import METHODS, Mode, OffsetGraph, PairwiseOffset, Support
+
+CLOCKS_FORMAT = "mvpose.clocks/1"
+OFFSETS_FORMAT = "mvpose.offsets/1"
+POSES_FORMAT = "mvpose.poses3d/1"
+
+
+def check_format(found: object, expected: str, path: Path) -> None:
+    """Refuse a file of another kind, or of a newer version than this program knows.
+
+    Raises:
+        FormatError: It is not ``expected``, e.g. ``mvpose.clocks/1``.
+    """
+    kind, version = expected.split("/")
+    match = re.fullmatch(re.escape(kind) + r"/(\d+)", str(found))
+    if match is None:
+        raise FormatError(f"{path} is not a {kind} file (its format is {str(found)[:60]!r})")
+    if int(match[1]) > int(version):
+        raise FormatError(
+            f"{path} has format {found}, newer than the {expected} that this version reads; update mvpose"
+        )
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write JSON that any parser reads: NaN and infinity become null. Atomic.
+
+    Raises:
+        WorkspaceError: The file cannot be written.
+    """
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.bool_ | bool):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """Read one of our JSON files.
+
+    Raises:
+        FormatError: It is missing, not JSON, of another format or of a newer version.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path} does not hold a JSON object")
+    check_format(value.get("format"), expected, path)
+    return value
+
+
+def write_clocks(clocks: Clocks, path: Path) -> None:
+    """Write clocks.json, atomically."""
+    write_json(
+        {
+            "format": CLOCKS_FORMAT,
+            "reference": clocks.reference,
+            "clocks": {name: _clock_json(clock) for name, clock in clocks.clocks.items()},
+            "unsynchronised": dict(clocks.unsynchronised),
+            "components": clocks.components,
+            "cycle_residual_s": {"max": clocks.cycle_residual_max_s, "rms": clocks.cycle_residual_rms_s},
+        },
+        path,
+    )
+
+
+def _clock_json(clock: Clock) -> dict[str, Any]:
+    return {
+        "offset_s": clock.offset_s,
+        "rate": clock.rate,
+        "sigma_offset_s": math.sqrt(clock.cov[0, 0]),
+        "sigma_rate": math.sqrt(clock.cov[1, 1]),
+        "cov": clock.cov,
+        "epoch_s": clock.epoch_s,
+        "sigma_at_epoch_s": clock.sigma_at_epoch_s,
+        "rate_fitted": clock.rate_fitted,
+        "verdict": clock.verdict,
+        **({"why": clock.why} if clock.why else {}),
+    }
+
+
+def read_clocks(path: Path) -> Clocks:
+    """Read clocks.json.
+
+    Raises:
+        FormatError: It does not hold clocks, or is of a newer version.
+    """
+    value = read_json(path, CLOCKS_FORMAT)
+    try:
+        clocks = {
+            name: Clock(
+                name,
+                float(c["offset_s"]),
+                float(c["rate"]),
+                np.asarray(c.get("cov", [[0, 0], [0, 0]]), dtype=float),
+                epoch_s=float(c.get("epoch_s", 0.0)),
+                rate_fitted=bool(c.get("rate_fitted", False)),
+                verdict=c.get("verdict", "good"),
+                why=c.get("why", ""),
+            )
+            for name, c in value["clocks"].items()
+        }
+        cycle = value.get("cycle_residual_s") or {}
+        return Clocks(
+            value["reference"],
+            clocks,
+            dict(value.get("unsynchronised", {})),
+            tuple(tuple(component) for component in value.get("components", ())),
+            *(float("nan") if cycle.get(key) is None else float(cycle[key]) for key in ("max", "rms")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path} does not hold clocks: {type(error).__name__}: {error}") from error
+
+
+def write_offsets(graph: OffsetGraph, path: Path) -> None:
+    """Write offsets.json, atomically."""
+    estimates = [
+        {
+            "a": e.a,
+            "b": e.b,
+            "at_s": e.at_s,
+            "offset_s": e.offset_s,
+            "sigma_s": e.sigma_s,
+            "method": e.method,
+            "support": {"windows": e.support.windows, "joints": e.support.joints, "seconds": e.support.seconds},
+            "modes": [[m.offset_s, m.sigma_s, m.weight] for m in e.modes],
+            "accepted": e.accepted,
+            "reason": e.reason,
+        }
+        for e in graph.edges
+    ]
+    write_json({"format": OFFSETS_FORMAT, "cameras": graph.cameras, "estimates": estimates, "notes": graph.notes}, path)
+
+
+def read_offsets(path: Path) -> OffsetGraph:
+    """Read offsets.json.
+
+    Raises:
+        FormatError: It does not hold offsets, or is of a newer version.
+    """
+    value = read_json(path, OFFSETS_FORMAT)
+    try:
+        edges = []
+        for e in value["estimates"]:
+            if e["method"] not in METHODS:
+                raise ValueError(f"unknown method {e['method']!r}")
+            edges.append(
+                PairwiseOffset(
+                    e["a"],
+                    e["b"],
+                    float(e["at_s"]),
+                    float(e["offset_s"]),
+                    float(e["sigma_s"]),
+                    e["method"],
+                    modes=tuple(Mode(float(o), float(s), float(w)) for o, s, w in e.get("modes", ())),
+                    support=Support(**e.get("support", {})),
+                    accepted=bool(e.get("accepted", True)),
+                    reason=str(e.get("reason", "")),
+                )
+            )
+        return OffsetGraph(tuple(value["cameras"]), tuple(edges), dict(value.get("notes", {})))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path} does not hold offsets: {type(error).__name__}: {error}") from error
+
+
+def write_poses(poses: Poses3D, path: Path) -> None:
+    """Write poses3d.npz, atomically; no array in it is pickled."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            format=np.array(POSES_FORMAT),
+            time_s=poses.time_s,
+            xyz_m=poses.xyz_m,
+            person_ids=np.asarray(poses.person_ids, dtype=np.int64),
+            reprojection_px=poses.reprojection_px,
+            n_views=poses.n_views,
+            cov_m2=poses.cov_m2.astype(np.float32),
+            joint_names=np.array(poses.skeleton.joint_names),
+            skeleton=np.array(poses.skeleton.name),
+            cameras=np.array(poses.cameras, dtype=np.str_),
+            up=np.array(poses.up),
+            smoothed=np.array(poses.smoothed),
+        )
+
+
+def read_poses(path: Path) -> Poses3D:
+    """Read poses3d.npz.
+
+    Raises:
+        FormatError: It does not hold poses, or is of a newer version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            value = {key: file[key] for key in file.files}
+    except Exception as error:  # a damaged archive fails in zipfile, zlib, numpy or the file system
+        raise FormatError(f"{path} cannot be read as poses: {error}") from error
+    check_format(value.get("format"), POSES_FORMAT, path)
+    try:
+        return Poses3D(
+            time_s=value["time_s"],
+            xyz_m=value["xyz_m"],
+            person_ids=value["person_ids"],
+            reprojection_px=value["reprojection_px"],
+            n_views=value["n_views"],
+            cov_m2=value["cov_m2"],
+            skeleton=skeleton_of([str(name) for name in value["joint_names"]]),
+            cameras=tuple(str(name) for name in value["cameras"]),
+            up=str(value["up"]),
+            smoothed=bool(value["smoothed"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} does not hold poses: {type(error).__name__}: {error}") from error

@@ -1,0 +1,188 @@
+"""Search every possible offset between two whole recordings, minutes apart if need be, for those worth refining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvpose.geometry import homogeneous
+from mvpose.sync.trajectories import Trajectory, sample_slots
+
+LAG_STEP_S = 0.1
+"""Spacing of the lags: people cross less than a body's width in it, so no basin of the refinement is stepped over."""
+
+NOISE = 0.02
+"""Standard deviation of a joint in units of the body's extent (measured on Stacked-Hourglass detections)."""
+
+OUTLIER_SCALE = 3.0
+"""Standard deviations at which a joint's cost is half way to saying nothing (Geman–McClure)."""
+
+_SAMPLES = 250
+_INDEPENDENT_S = 0.5  # detections this far apart have nearly forgotten each other's errors (autocorrelation 0.45)
+_NATS = 10.0  # evidence of one person in one independent moment for a cost that falls from 1 to 0
+_CONTRAST = 0.75  # a true offset brings the cost below this share of what unrelated moments cost
+
+
+@dataclass(frozen=True)
+class LagCurve:
+    """How well two recordings agree at each offset.
+
+    Attributes:
+        offset_s: (L,) offsets, ``t_b = t_a + offset_s``.
+        evidence: (L,) log-likelihood ratio, nats, that the recordings belong together at this offset rather than not.
+        accepted_cost: Mean robust cost below which two tracks are taken for one person; NaN where costs do not apply.
+    """
+
+    offset_s: np.ndarray
+    evidence: np.ndarray
+    accepted_cost: float = float("nan")
+
+    def peaks(self, most: int = 6, apart_s: float = 0.35) -> list[tuple[float, float]]:
+        """Return the highest (offset_s, evidence), best first, no two closer than ``apart_s``."""
+        found: list[tuple[float, float]] = []
+        for index in np.argsort(-self.evidence, kind="stable"):
+            if len(found) == most or not np.isfinite(self.evidence[index]):
+                break
+            if all(abs(self.offset_s[index] - offset) > apart_s for offset, _ in found):
+                found.append((float(self.offset_s[index]), float(self.evidence[index])))
+        return found
+
+    @property
+    def chance_evidence(self) -> float:
+        """Evidence that the best of so many lags must beat not to be a chance find (one in a hundred searches)."""
+        return float(np.log(max(len(self.offset_s), 1)) + np.log(100.0) / 2)
+
+
+def robust_cost(residual: np.ndarray) -> np.ndarray:
+    """Return the Geman–McClure cost, in [0, 1), of residuals in standard deviations."""
+    square = np.square(residual)
+    return square / (square + OUTLIER_SCALE**2)
+
+
+def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajectory], E: np.ndarray) -> LagCurve | None:
+    """Score all offsets by whether people's joints in one view lie on the epipolar lines of somebody in the other.
+
+    Whoever is nearest counts, so identities need not be known. What unrelated moments cost is learnt from the other
+    lags of the same two recordings: people who stand still agree with themselves at every lag, and score nothing.
+
+    Args:
+        tracks_a: All people of camera a.
+        tracks_b: All people of camera b.
+        E: (3, 3) essential matrix, ``x_bᵀ E x_a = 0``.
+
+    Returns:
+        The curve over every lag at which they overlap; None if somebody is seen by one camera at most.
+    """
+    if not tracks_a or not tracks_b:
+        return None
+    time_a, time_b = _common_grid(tracks_a), _common_grid(tracks_b)
+    xy_a, _ = sample_slots(tracks_a, time_a)
+    xy_b, size_b = sample_slots(tracks_b, time_b)
+    occupied = np.flatnonzero(np.isfinite(xy_a).any((1, 2, 3)))
+    chosen = occupied[np.unique(np.linspace(0, len(occupied) - 1, min(_SAMPLES, len(occupied))).astype(int))]
+    moment = min(1.0, float(np.median(np.diff(chosen)) if len(chosen) > 1 else 1) * LAG_STEP_S / _INDEPENDENT_S)
+
+    line = homogeneous(xy_a[chosen]) @ E.T  # (S, A, J, 3)
+    line = (line / np.hypot(line[..., 0], line[..., 1])[..., None]).astype(np.float32)
+    points = xy_b.astype(np.float32)
+    scale = (np.sqrt(2) * NOISE * size_b).astype(np.float32)
+    lags = np.arange(-(len(time_a) - 1), len(time_b))
+    cost = np.zeros(len(lags))
+    moments = np.zeros(len(lags))
+    for index, lag in enumerate(lags):
+        at_b = chosen + lag
+        rows = np.flatnonzero((at_b >= 0) & (at_b < len(time_b)))
+        if len(rows):
+            person_cost = _person_costs(line[rows], points[at_b[rows]], scale[at_b[rows]])
+            seen = np.isfinite(person_cost)
+            cost[index], moments[index] = person_cost[seen].sum(), seen.sum() * moment
+    enough = moments >= 1.0
+    if not enough.any():
+        return None
+    mean_cost = np.where(enough, cost * moment / np.maximum(moments, 1e-9), np.nan)
+    accepted_cost = _CONTRAST * float(np.nanpercentile(mean_cost, 75))
+    evidence = np.where(enough, _NATS * moments * (accepted_cost - mean_cost), -np.inf)
+    return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, accepted_cost)
+
+
+def _common_grid(tracks: Sequence[Trajectory]) -> np.ndarray:
+    start, end = min(t.start_s for t in tracks), max(t.end_s for t in tracks)
+    return start + LAG_STEP_S * np.arange(int((end - start) / LAG_STEP_S) + 1)
+
+
+def _person_costs(line: np.ndarray, points: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the cost (S, A) of each person of a against the best fitting person of b; NaN where either is absent."""
+    distance = (
+        line[:, :, None, :, 0] * points[:, None, :, :, 0]
+        + line[:, :, None, :, 1] * points[:, None, :, :, 1]
+        + line[:, :, None, :, 2]
+    ) / scale[:, None, :, None]
+    cost = robust_cost(distance)  # (S, A, B, J)
+    seen = np.isfinite(cost)
+    count = seen.sum(-1)
+    mean = np.where(seen, cost, 0).sum(-1) / np.maximum(count, 1)
+    best = np.where(count >= 0.4 * cost.shape[-1], mean, np.inf).min(-1, initial=np.inf)
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def correlation_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajectory]) -> LagCurve | None:
+    """Score all offsets by how alike the joints' speeds rise and fall; needs no calibration.
+
+    Pearson's correlation of log speeds, joint by joint, over the overlap of each lag, through the FFT with masks
+    (Padfield 2012). Speeds are in body extents per second, which a camera's distance and focal length leave alone.
+
+    Returns:
+        The curve over every lag with an overlap; its evidence is −½ n log(1 − r²), n the independent moments. None if
+        somebody is seen by one camera at most.
+    """
+    if not tracks_a or not tracks_b:
+        return None
+    step = LAG_STEP_S / 2
+    (start_a, signal_a), (start_b, signal_b) = _speed_signal(tracks_a, step), _speed_signal(tracks_b, step)
+    correlation, count = _masked_correlation(signal_a, signal_b)
+    joints = signal_a.shape[1]
+    moments = count.sum(-1) / joints * step / _INDEPENDENT_S
+    total = np.where(count > 0, correlation, 0.0).sum(-1) / joints
+    enough = moments >= 2.0
+    if not enough.any():
+        return None
+    rising = np.where(enough, np.clip(total, 0, 0.999), 0.0)
+    evidence = np.where(enough, -0.5 * moments * np.log1p(-np.square(rising)), -np.inf)
+    lags = np.arange(-(len(signal_a) - 1), len(signal_b))
+    return LagCurve(start_b - start_a + lags * step, evidence)
+
+
+def _speed_signal(tracks: Sequence[Trajectory], step_s: float) -> tuple[float, np.ndarray]:
+    """Return the first time and the log speed (T, J) of the fastest person at each joint; NaN where nobody is seen."""
+    start, end = min(t.start_s for t in tracks), max(t.end_s for t in tracks)
+    signal = np.full((int((end - start) / step_s) + 1, tracks[0].xy.shape[1]), np.nan)
+    times = start + step_s * np.arange(len(signal))
+    for track in tracks:
+        rows = np.flatnonzero((times >= track.start_s + step_s) & (times <= track.end_s - step_s))
+        if len(rows):
+            before, size = track.at(times[rows] - step_s)
+            after, _ = track.at(times[rows] + step_s)
+            speed = np.linalg.norm(after - before, axis=-1) / (2 * step_s * size[:, None])
+            signal[rows] = np.fmax(signal[rows], np.log(speed + 0.1))
+    return start, signal
+
+
+def _masked_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Pearson's r (L, J) and the number of common samples (L, J) at all lags of b against a."""
+    mask_a, mask_b = np.isfinite(a).astype(float), np.isfinite(b).astype(float)
+    a, b = (np.where(m > 0, x - np.nanmean(x), 0.0) for x, m in ((a, mask_a), (b, mask_b)))
+    size = 1 << int(np.ceil(np.log2(len(a) + len(b))))
+
+    def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        product = np.fft.irfft(np.conj(np.fft.rfft(x, size, axis=0)) * np.fft.rfft(y, size, axis=0), size, axis=0)
+        return np.concatenate([product[size - (len(a) - 1) :], product[: len(b)]])
+
+    count = np.round(cross(mask_a, mask_b))
+    n = np.maximum(count, 1)
+    sum_a, sum_b = cross(a, mask_b), cross(mask_a, b)
+    variance_a = cross(a * a, mask_b) - sum_a**2 / n
+    variance_b = cross(mask_a, b * b) - sum_b**2 / n
+    covariance = cross(a, b) - sum_a * sum_b / n
+    return covariance / np.sqrt(np.maximum(variance_a, 1e-3) * np.maximum(variance_b, 1e-3)), count

@@ -1,0 +1,224 @@
+"""Estimate the offset of every pair of cameras: keypoints in, graph out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvpose.calib.camera import Camera
+from mvpose.geometry import essential_matrix
+from mvpose.keypoints import Keypoints2D
+from mvpose.sync.coarse import LagCurve, correlation_search, epipolar_search
+from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support, edge
+from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
+from mvpose.sync.trajectories import Trajectory, all_trajectories
+
+log = logging.getLogger(__name__)
+
+_EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
+_MOST_EPOCHS = 8
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a user knows of a camera's clock: ``t_session = offset_s + t_camera``, give or take ``sigma_s``."""
+
+    offset_s: float
+    sigma_s: float
+
+
+@dataclass(frozen=True)
+class PairEstimate:
+    """The edges of one pair, or why there are none."""
+
+    edges: tuple[PairwiseOffset, ...]
+    why_not: str = ""
+
+
+def estimate_offsets(
+    keypoints: Mapping[str, Keypoints2D],
+    cameras: Mapping[str, Camera] | None = None,
+    *,
+    hints: Mapping[str, Hint] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> OffsetGraph:
+    """Estimate the offsets of all pairs.
+
+    Calibrated pairs are searched and refined by epipolar geometry; without a calibration there is the correlation of
+    speeds alone, good to a fraction of a frame at best.
+
+    Args:
+        keypoints: Tracked keypoints of each camera.
+        cameras: Their calibration; None without.
+        hints: What the user knows of some cameras' clocks; joins as edges, and settles which peak is meant.
+        progress: Called with (pairs done, pairs in all).
+    """
+    hints = hints or {}
+    tracks = all_trajectories(keypoints, cameras)
+    pairs = list(itertools.combinations(sorted(keypoints), 2))
+    edges: list[PairwiseOffset] = []
+    reasons: dict[str, list[str]] = {name: [] for name in keypoints}
+    for done, (a, b) in enumerate(pairs):
+        prior = _hinted_offset(hints, a, b)
+        if cameras is None:
+            estimate = correlated_pair(a, b, tracks[a], tracks[b], prior)
+        else:
+            estimate = epipolar_pair(a, b, tracks[a], tracks[b], essential_matrix(cameras[a], cameras[b]), prior)
+        edges += estimate.edges
+        if prior is not None:
+            edges.append(edge(a, b, 0.0, prior.offset_s, prior.sigma_s, "hint"))
+        if estimate.why_not:
+            reasons[a].append(f"{estimate.why_not} in {b}")
+            reasons[b].append(f"{estimate.why_not} in {a}")
+        if progress:
+            progress(done + 1, len(pairs))
+    notes = {name: _why_unreachable(keypoints[name], tracks[name], reasons[name]) for name in keypoints}
+    return OffsetGraph(tuple(keypoints), tuple(edges), {name: note for name, note in notes.items() if note})
+
+
+def _hinted_offset(hints: Mapping[str, Hint], a: str, b: str) -> Hint | None:
+    """Turn hints on two clocks into a hint on their offset: at one session time, t_b − t_a = offset_a − offset_b."""
+    if a not in hints or b not in hints:
+        return None
+    return Hint(hints[a].offset_s - hints[b].offset_s, float(np.hypot(hints[a].sigma_s, hints[b].sigma_s)))
+
+
+def _why_unreachable(keypoints: Keypoints2D, tracks: Sequence[Trajectory], reasons: Sequence[str]) -> str:
+    if not len(keypoints.xy_px):
+        return "nobody is seen in its view"
+    if not tracks:
+        return "nobody is seen in its view for longer than a moment"
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _ranked(curve: LagCurve, prior: Hint | None) -> list[tuple[float, float]]:
+    """Return the peaks (offset_s, evidence) worth a refinement, best first, a user's hint weighed in."""
+    peaks = curve.peaks()
+    if prior is not None:
+        peaks = [(o, e - 0.5 * ((o - prior.offset_s) / max(prior.sigma_s, 0.1)) ** 2) for o, e in peaks]
+        peaks.sort(key=lambda peak: -peak[1])
+    return [peak for peak in peaks if peak[1] > curve.chance_evidence]
+
+
+def epipolar_pair(
+    a: str,
+    b: str,
+    tracks_a: Sequence[Trajectory],
+    tracks_b: Sequence[Trajectory],
+    E: np.ndarray,
+    prior: Hint | None = None,
+) -> PairEstimate:
+    """Estimate one calibrated pair: whole-recording search, then refinement of its best peaks, then epochs."""
+    curve = epipolar_search(tracks_a, tracks_b, E)
+    if curve is None:
+        return PairEstimate((), "nobody is seen")
+    candidates: list[tuple[PairFit, float, list[Match]]] = []
+    for offset, evidence in _ranked(curve, prior):
+        matches = match_people(tracks_a, tracks_b, E, offset, curve.accepted_cost)
+        if not matches:
+            continue
+        start, _ = basin(matches, E, offset)
+        fit = fit_offset(matches, E, (float(np.mean(matches[0].time_s)), start, 0.0))
+        if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other, _, _ in candidates):
+            candidates.append((fit, evidence, matches))
+    if not candidates:
+        return PairEstimate((), "nobody in its view moves as anybody")
+    candidates.sort(key=lambda c: -c[1])
+    weights = np.exp(np.array([e for _, e, _ in candidates]) - candidates[0][1])
+    weights /= weights.sum()
+    modes = tuple(
+        Mode(f.offset_s, f.sigma_s, float(w)) for (f, _, _), w in zip(candidates, weights, strict=True) if w > 1e-6
+    )
+    fit, _, matches = candidates[0]
+    epochs = _epochs(fit, matches, E)
+    return PairEstimate(tuple(_edge(a, b, epoch, modes, fit) for epoch in epochs))
+
+
+def _edge(a: str, b: str, epoch: PairFit, modes: Sequence[Mode], whole: PairFit) -> PairwiseOffset:
+    """File an epoch's fit; rival peaks of the whole recording stay the same distance away at every epoch."""
+    shift = epoch.offset_s - whole.offset_s
+    return PairwiseOffset(
+        a,
+        b,
+        at_s=epoch.at_s,
+        offset_s=epoch.offset_s,
+        sigma_s=epoch.sigma_s,
+        method="epipolar",
+        modes=(
+            Mode(epoch.offset_s, epoch.sigma_s, modes[0].weight),
+            *(Mode(m.offset_s + shift, m.sigma_s, m.weight) for m in modes[1:]),
+        ),
+        support=Support(windows=1, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
+    )
+
+
+def _epochs(fit: PairFit, matches: Sequence[Match], E: np.ndarray) -> list[PairFit]:
+    """Fit the offset in consecutive windows of the recording, so that the graph sees drift; one where it is short."""
+    time = np.sort(np.concatenate([m.time_s for m in matches]))
+    count = int(np.clip((time[-1] - time[0]) / _EPOCH_S, 1, _MOST_EPOCHS))
+    edges = np.linspace(time[0], time[-1] + 1e-6, count + 1)
+    if count == 1:
+        return [fit]
+    found = []
+    for window in itertools.pairwise(edges):
+        middle = float(np.mean(window))
+        start = (middle, fit.offset_s + fit.drift * (middle - fit.at_s), fit.drift)
+        epoch = fit_offset(matches, E, start, window=window, fit_drift=False)
+        if epoch is not None and abs(epoch.offset_s - start[1]) < 0.15:
+            found.append(epoch)
+    return found or [fit]
+
+
+def correlated_pair(
+    a: str, b: str, tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajectory], prior: Hint | None = None
+) -> PairEstimate:
+    """Estimate one pair from the correlation of joint speeds alone."""
+    curve = correlation_search(tracks_a, tracks_b)
+    peaks = [] if curve is None else _ranked(curve, prior)
+    if curve is None or not peaks:
+        return PairEstimate((), "no motion of its view is found again")
+    weights = np.exp(np.array([e for _, e in peaks]) - peaks[0][1])
+    weights /= weights.sum()
+    modes = tuple(
+        Mode(*_parabola(curve, offset), weight=float(w))
+        for (offset, _), w in zip(peaks, weights, strict=True)
+        if w > 1e-6
+    )
+    start = max(min(t.start_s for t in tracks_a), min(t.start_s for t in tracks_b) - modes[0].offset_s)
+    end = min(max(t.end_s for t in tracks_a), max(t.end_s for t in tracks_b) - modes[0].offset_s)
+    support = Support(windows=1, joints=tracks_a[0].xy.shape[1], seconds=round(max(end - start, 0.0), 3))
+    return PairEstimate(
+        (
+            PairwiseOffset(
+                a,
+                b,
+                (start + end) / 2,
+                modes[0].offset_s,
+                modes[0].sigma_s,
+                "correlation",
+                modes=modes,
+                support=support,
+            ),
+        )
+    )
+
+
+_CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
+
+
+def _parabola(curve: LagCurve, offset_s: float) -> tuple[float, float]:
+    """Return the vertex of the parabola through a peak and its neighbours, and the sigma that its curvature gives."""
+    index = int(np.argmin(np.abs(curve.offset_s - offset_s)))
+    if not 0 < index < len(curve.offset_s) - 1 or not np.isfinite(curve.evidence[index - 1 : index + 2]).all():
+        return offset_s, 0.5
+    before, peak, after = curve.evidence[index - 1 : index + 2]
+    step = float(curve.offset_s[index] - curve.offset_s[index - 1])
+    curvature = (before - 2 * peak + after) / step**2
+    if curvature >= 0:
+        return offset_s, 0.5
+    vertex = offset_s - 0.5 * (after - before) / step / curvature
+    return float(vertex), float(np.hypot(1 / np.sqrt(-curvature), _CORRELATION_SIGMA_S))

@@ -1,0 +1,429 @@
+"""Reconcile all pairwise offsets into one clock per camera.
+
+An edge says that session time is one: ``o_a + r_a t_a = o_b + r_b t_b`` with ``t_b = t_a + offset``. With ``r = 1 + ρ``
+and ``t_b`` as measured this is linear in the unknowns: ``(o_a + ρ_a t_a) − (o_b + ρ_b t_b) = offset``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvpose.clock import Clock, Clocks, identity_clock
+from mvpose.errors import SyncError
+from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What the solver takes for granted."""
+
+    needed_sigma_s: float = 0.1
+    """A clock that is less certain than this in the middle of its recording is none, s."""
+    good_sigma_s: float = 0.02
+    """A clock that is less certain than this is doubtful, s."""
+    rate_sigma: float = 1e-4
+    """Spread of consumer clocks' rates about each other before any data."""
+    outlier_sigmas: float = 4.0
+    """An edge further than this from what the others say is thrown out."""
+    slack_s: float = 0.01
+    """Beside its sigma, what an edge may be off by unmodelled errors before it is thrown out, s."""
+    decisive: float = float(np.log(20.0))
+    """Log-odds by which one of two edges that contradict each other must be more credible to be kept."""
+
+
+def solve_clocks(
+    graph: OffsetGraph,
+    epochs_s: Mapping[str, float],
+    *,
+    reference: str | None = None,
+    options: SolveOptions | None = None,
+) -> tuple[OffsetGraph, Clocks]:
+    """Solve for all clocks by robust least squares over the graph.
+
+    Args:
+        graph: Estimates; any number of epochs and methods per pair.
+        epochs_s: The middle of each camera's recording on its own time; where its clock is judged.
+        reference: The camera whose time is the session's; by default the best-connected one of the largest component.
+        options: What the solver takes for granted.
+
+    Returns:
+        The graph with every edge accepted or rejected with a reason, and the clocks. A camera that the reference does
+        not reach, or reaches with too wide a posterior, has no clock and is named with the reason.
+
+    Raises:
+        SyncError: The reference is not a camera of the graph.
+    """
+    options = options or SolveOptions()
+    if reference is not None and reference not in graph.cameras:
+        raise SyncError(f"the reference camera {reference} is not in the session; it has {', '.join(graph.cameras)}")
+    edges = list(graph.edges)
+    kept = _consistent(edges, options)
+    while True:
+        components = _components(graph.cameras, [edges[i] for i in kept])
+        chosen = reference or _best_connected(components[0], [edges[i] for i in kept])
+        group = next(c for c in components if chosen in c)
+        used = [i for i in kept if edges[i].a in group]
+        solution = _least_squares([edges[i] for i in used], group, chosen, options)
+        residuals = {i: abs(solution.residual(edges[i])) - options.slack_s for i in used}
+        worst = max(used, key=lambda i: residuals[i] / edges[i].sigma_s, default=None)
+        if worst is None or residuals[worst] <= options.outlier_sigmas * edges[worst].sigma_s:
+            break
+        kept.remove(worst)
+        edges[worst] = edges[worst].rejected(
+            f"{_ms(solution.residual(edges[worst]))} from what the other edges say, "
+            f"at a sigma of {_ms(edges[worst].sigma_s)}"
+        )
+    rejected = _named_rejections(edges, set(kept), solution, group)
+    clocks, unsynchronised = _judge(graph, solution, group, chosen, epochs_s, rejected, options)
+    cycle_max, cycle_rms = _cycle_residuals(
+        [e for e in rejected if e.accepted and e.a in clocks and e.b in clocks], solution
+    )
+    return (
+        graph.with_edges(rejected),
+        Clocks(chosen, clocks, unsynchronised, _after_judgement(components, group, clocks), cycle_max, cycle_rms),
+    )
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Offsets and rate deviations of one component, reference included at zero, with their covariance."""
+
+    cameras: tuple[str, ...]
+    offset_s: np.ndarray
+    rate_deviation: np.ndarray
+    cov: np.ndarray  # (2C, 2C) of (offsets, rate deviations)
+    prior_rate_sigma: float
+
+    def residual(self, e: PairwiseOffset) -> float:
+        """Return the measured minus the solved offset of an edge, seconds."""
+        i, j = self.cameras.index(e.a), self.cameras.index(e.b)
+        t_b = e.at_s + e.offset_s
+        solved = self.offset_s[i] + self.rate_deviation[i] * e.at_s - self.offset_s[j] - self.rate_deviation[j] * t_b
+        return float(e.offset_s - solved)
+
+    def clock_cov(self, camera: str) -> np.ndarray:
+        i = self.cameras.index(camera)
+        pick = [i, i + len(self.cameras)]
+        return self.cov[np.ix_(pick, pick)]
+
+
+def _least_squares(
+    edges: Sequence[PairwiseOffset], cameras: Sequence[str], reference: str, options: SolveOptions
+) -> _Solution:
+    """Solve one component by weighted least squares with a prior on rates.
+
+    Two edges that share a camera share its detector's errors, so they are not independent: see ``_shared_noise``.
+    """
+    names = tuple(cameras)
+    free = [name for name in names if name != reference]
+    count = len(free)
+    at = {name: index for index, name in enumerate(free)}
+    A = np.zeros((len(edges), 2 * count))
+    y = np.array([e.offset_s for e in edges])
+    sigma = np.array([e.sigma_s for e in edges])
+    for row, e in enumerate(edges):
+        if e.a in at:
+            A[row, at[e.a]], A[row, count + at[e.a]] = 1.0, e.at_s
+        if e.b in at:
+            A[row, at[e.b]], A[row, count + at[e.b]] = -1.0, -(e.at_s + e.offset_s)
+    # Rates in units of their prior keep the normal matrix well conditioned.
+    scale = np.concatenate([np.ones(count), np.full(count, options.rate_sigma)])
+    weighted = (A * scale) / sigma[:, None]
+    prior = np.diag(np.concatenate([np.zeros(count), np.ones(count)]))
+    covariance = np.linalg.inv(weighted.T @ weighted + prior + 1e-12 * np.eye(2 * count))
+    x = covariance @ (weighted.T @ (y / sigma))
+    excess = np.square((y - (A * scale) @ x) / sigma).sum() / max(len(edges) - count, 1)
+    covariance = covariance * max(1.0, float(excess)) * scale[:, None] * scale[None, :]
+    x = x * scale
+    index = [names.index(name) for name in free]
+    offset, rate = np.zeros(len(names)), np.zeros(len(names))
+    offset[index], rate[index] = x[:count], x[count:]
+    full = np.zeros((2 * len(names), 2 * len(names)))
+    both = index + [i + len(names) for i in index]
+    full[np.ix_(both, both)] = covariance * _shared_noise(len(names), len({(e.a, e.b) for e in edges}))
+    return _Solution(names, offset, rate, full, options.rate_sigma)
+
+
+def _shared_noise(cameras: int, pairs: int) -> float:
+    """Return the variance factor between independent edges and edges that are differences of camera errors.
+
+    In a complete graph of n cameras independent edges of variance s² give a clock variance of 2 s²/n, errors that
+    belong to cameras s². Real residuals lie between; the geometric mean stands for them. A tree has nothing to share.
+    """
+    surplus = (pairs - (cameras - 1)) / max(cameras * (cameras - 1) / 2 - (cameras - 1), 1)
+    return float((cameras / 2) ** (0.5 * surplus)) if cameras > 2 else 1.0
+
+
+def _components(cameras: Iterable[str], edges: Sequence[PairwiseOffset]) -> list[tuple[str, ...]]:
+    """Return groups of connected cameras in the session's order, largest first."""
+    names = list(cameras)
+    group = {name: {name} for name in names}
+    for e in edges:
+        if group[e.a] is not group[e.b]:
+            merged = group[e.a] | group[e.b]
+            for name in merged:
+                group[name] = merged
+    unique = {id(g): g for g in group.values()}.values()
+    ordered = [tuple(n for n in names if n in g) for g in unique]
+    return sorted(ordered, key=lambda g: -len(g))
+
+
+def _best_connected(group: Sequence[str], edges: Sequence[PairwiseOffset]) -> str:
+    """Return the camera with the most partners; among equals the one with the most information."""
+
+    def rank(name: str) -> tuple[int, float]:
+        own = [e for e in edges if name in (e.a, e.b)]
+        return len({(e.a, e.b) for e in own}), sum(e.sigma_s**-2 for e in own)
+
+    return max(group, key=rank)
+
+
+def _consistent(edges: Sequence[PairwiseOffset], options: SolveOptions) -> list[int]:
+    """Return the indices of edges whose pairs agree round cycles, judged pair by pair before any least squares.
+
+    Every pair has one vote at its own middle. The spanning tree whose offsets most other pairs confirm wins. Where two
+    pairs contradict each other and nothing else decides, neither is kept.
+    """
+    votes = _pair_votes(edges)
+    tree = _best_tree(votes, options)
+    agree = {pair for pair in votes if _confirmed(votes, tree, pair, options)}
+    contradicting = set(votes) - agree
+    doubtful: set[Pair] = set()
+    for wrong in contradicting:
+        for suspect in _bridges_between(agree, *wrong):
+            if votes[suspect].log_odds - votes[wrong].log_odds < options.decisive:
+                doubtful.add(suspect)
+    good = agree - doubtful
+    return [i for i, e in enumerate(edges) if (e.a, e.b) in good and (e.method != "hint" or _agrees(e, votes, options))]
+
+
+@dataclass(frozen=True)
+class _Vote:
+    offset_s: float
+    sigma_s: float
+    at_s: float
+    log_odds: float
+
+
+def _pair_votes(edges: Sequence[PairwiseOffset]) -> dict[Pair, _Vote]:
+    """Summarise each pair by its weighted median over epochs; hints vote only where nothing else does."""
+    votes = {}
+    for pair in dict.fromkeys((e.a, e.b) for e in edges):
+        own = [e for e in edges if (e.a, e.b) == pair]
+        own = [e for e in own if e.method != "hint"] or own
+        order = np.argsort([e.offset_s for e in own])
+        weight = np.array([own[i].sigma_s ** -2 for i in order])
+        median = own[order[int(np.searchsorted(np.cumsum(weight), weight.sum() / 2))]]
+        top = float(np.clip(median.modes[0].weight, 0.02, 0.98))
+        votes[pair] = _Vote(median.offset_s, median.sigma_s, median.at_s, float(np.log(top / (1 - top))))
+    return votes
+
+
+def _agrees(e: PairwiseOffset, votes: Mapping[Pair, _Vote], options: SolveOptions) -> bool:
+    vote = votes[e.a, e.b]
+    return abs(e.offset_s - vote.offset_s) <= options.outlier_sigmas * np.hypot(e.sigma_s, vote.sigma_s)
+
+
+def _potentials(votes: Mapping[Pair, _Vote], tree: Iterable[Pair]) -> dict[str, tuple[int, float, float]]:
+    """Walk a forest: for each camera its root, its clock's offset against the root's, and that offset's variance."""
+    neighbours: dict[str, list[tuple[str, float, float]]] = {}
+    for a, b in tree:
+        vote = votes[a, b]
+        neighbours.setdefault(a, []).append((b, -vote.offset_s, vote.sigma_s**2))
+        neighbours.setdefault(b, []).append((a, vote.offset_s, vote.sigma_s**2))
+    found: dict[str, tuple[int, float, float]] = {}
+    for root_index, root in enumerate(neighbours):
+        stack = [(root, 0.0, 0.0)] if root not in found else []
+        while stack:
+            name, offset, variance = stack.pop()
+            if name not in found:
+                found[name] = (root_index, offset, variance)
+                stack += [(n, offset + d, variance + v) for n, d, v in neighbours[name] if n not in found]
+    return found
+
+
+_DRIFT_SLACK_S = 0.05  # votes are taken at different epochs: 200 ppm over four minutes
+
+
+def _confirmed(votes: Mapping[Pair, _Vote], tree: Iterable[Pair], pair: Pair, options: SolveOptions) -> bool:
+    potentials = _potentials(votes, tree)
+    (_, offset_a, variance_a), (_, offset_b, variance_b) = potentials[pair[0]], potentials[pair[1]]
+    error = abs(votes[pair].offset_s - (offset_a - offset_b))
+    return bool(
+        error <= options.outlier_sigmas * np.sqrt(votes[pair].sigma_s ** 2 + variance_a + variance_b) + _DRIFT_SLACK_S
+    )
+
+
+def _best_tree(votes: Mapping[Pair, _Vote], options: SolveOptions) -> list[Pair]:
+    """Return the spanning forest that the most credible pairs confirm, among many drawn at random.
+
+    The first one follows the most certain pairs; the rest are drawn with a fixed seed, so the answer is repeatable.
+    """
+    pairs = list(votes)
+    rng = np.random.default_rng(0)
+    firm = sorted(pairs, key=lambda p: votes[p].sigma_s)
+    best, best_score = _spanning_forest(firm), -np.inf
+    for attempt in range(1 if len(pairs) < 3 else 200):
+        tree = _spanning_forest(firm if attempt == 0 else [pairs[i] for i in rng.permutation(len(pairs))])
+        score = sum(votes[p].log_odds for p in pairs if _confirmed(votes, tree, p, options))
+        if score > best_score + 1e-9:
+            best, best_score = tree, score
+    return best
+
+
+def _spanning_forest(pairs: Sequence[Pair]) -> list[Pair]:
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while root.setdefault(name, name) != name:
+            name = root[name]
+        return name
+
+    tree = []
+    for a, b in pairs:
+        if find(a) != find(b):
+            root[find(a)] = find(b)
+            tree.append((a, b))
+    return tree
+
+
+def _bridges_between(pairs: set[Pair], a: str, b: str) -> list[Pair]:
+    """Return the pairs without which ``a`` and ``b`` would no longer be connected."""
+
+    def connected(without: Pair) -> bool:
+        reached, stack = {a}, [a]
+        while stack:
+            name = stack.pop()
+            for p, q in pairs - {without}:
+                for here, there in ((p, q), (q, p)):
+                    if here == name and there not in reached:
+                        reached.add(there)
+                        stack.append(there)
+        return b in reached
+
+    return [pair for pair in pairs if not connected(pair)]
+
+
+def _named_rejections(
+    edges: Sequence[PairwiseOffset], kept: set[int], solution: _Solution, group: Sequence[str]
+) -> list[PairwiseOffset]:
+    named = []
+    for index, e in enumerate(edges):
+        if index in kept or e.reason:
+            named.append(e)
+        elif e.a in group and e.b in group:
+            named.append(e.rejected(f"contradicts the other pairs by {_ms(solution.residual(e))}"))
+        else:
+            named.append(e.rejected("contradicts another pair, and no third one decides between them"))
+    return named
+
+
+def _judge(
+    graph: OffsetGraph,
+    solution: _Solution,
+    group: Sequence[str],
+    reference: str,
+    epochs_s: Mapping[str, float],
+    edges: Sequence[PairwiseOffset],
+    options: SolveOptions,
+) -> tuple[dict[str, Clock], dict[str, str]]:
+    """Give each camera its clock and verdict, or the reason why it has none."""
+    clocks = {}
+    unsynchronised = {}
+    for name in graph.cameras:
+        own = [e for e in edges if name in (e.a, e.b)]
+        if name == reference:
+            clocks[name] = identity_clock(name, epochs_s[name])
+        elif name not in group:
+            unsynchronised[name] = _why_unconnected(name, graph, own, reference)
+        else:
+            clock = _clock(name, solution, epochs_s[name], own, options)
+            if clock.sigma_at_epoch_s <= options.needed_sigma_s:
+                clocks[name] = clock
+            else:
+                unsynchronised[name] = (
+                    f"its posterior is {clock.sigma_at_epoch_s:.2g} s wide (need {options.needed_sigma_s:g} s)"
+                    + (f": {graph.notes[name]}" if name in graph.notes else "")
+                )
+    return clocks, unsynchronised
+
+
+def _why_unconnected(name: str, graph: OffsetGraph, own: Sequence[PairwiseOffset], reference: str) -> str:
+    accepted = sorted({e.b if e.a == name else e.a for e in own if e.accepted})
+    if accepted:
+        return f"it shares a clock with {', '.join(accepted)}, but nothing connects them to {reference}"
+    if own:
+        return next(e.reason for e in own)
+    return graph.notes.get(name, "no pair with it could be estimated")
+
+
+def _clock(
+    name: str, solution: _Solution, epoch_s: float, own: Sequence[PairwiseOffset], options: SolveOptions
+) -> Clock:
+    index = solution.cameras.index(name)
+    cov = solution.clock_cov(name)
+    clock = Clock(
+        name,
+        float(solution.offset_s[index]),
+        1.0 + float(solution.rate_deviation[index]),
+        (cov + cov.T) / 2,
+        epoch_s=epoch_s,
+        rate_fitted=bool(np.sqrt(cov[1, 1]) < 0.5 * options.rate_sigma),
+    )
+    why = _doubts(clock, own, options)
+    return Clock(**{**clock.__dict__, "verdict": "doubtful", "why": why}) if why else clock
+
+
+def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
+    """Return why a clock should not be trusted blindly; empty if it may."""
+    if clock.sigma_at_epoch_s > options.good_sigma_s:
+        return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
+    accepted = {(e.a, e.b) for e in own if e.accepted}
+    rejected = {(e.a, e.b) for e in own} - accepted
+    if len(rejected) > len(accepted):
+        return f"{len(rejected)} of its {len(rejected) + len(accepted)} pairs contradict the rest"
+    rival = max((m.weight for e in own if e.accepted for m in e.modes[1:]), default=0.0)
+    if len(accepted) == 1 and rival > 0.05:
+        rivals = [m for e in own if e.accepted for m in e.modes[1:]]
+        best = max(rivals, key=lambda m: m.weight)
+        return f"an offset of {best.offset_s:.2f} s would fit nearly as well, and no other pair decides"
+    return ""
+
+
+def _after_judgement(
+    components: Sequence[tuple[str, ...]], group: tuple[str, ...], clocks: Mapping[str, Clock]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the components with the cameras whose clock was refused each on its own."""
+    split = [c for c in components if c != group]
+    split += [tuple(n for n in group if n in clocks)] + [(n,) for n in group if n not in clocks]
+    return tuple(sorted(split, key=lambda c: -len(c)))
+
+
+def _cycle_residuals(edges: Sequence[PairwiseOffset], solution: _Solution) -> tuple[float, float]:
+    """Return the largest and the root mean square misclosure of all triangles, seconds; NaN where there is none.
+
+    Residuals against the solution stand for offsets: the solution closes every cycle, and cancels drift between epochs.
+    """
+    misfit: dict[Pair, float] = {}
+    for pair in {(e.a, e.b) for e in edges}:
+        own = [e for e in edges if (e.a, e.b) == pair]
+        misfit[pair] = float(np.average([solution.residual(e) for e in own], weights=[e.sigma_s**-2 for e in own]))
+    names = sorted({name for pair in misfit for name in pair})
+    closures = [
+        misfit[a, b] + misfit[b, c] - misfit[a, c]
+        for a, b, c in itertools.combinations(names, 3)
+        if {(a, b), (b, c), (a, c)} <= set(misfit)
+    ]
+    if not closures:
+        return float("nan"), float("nan")
+    return float(np.max(np.abs(closures))), float(np.sqrt(np.mean(np.square(closures))))
+
+
+def _ms(seconds: float) -> str:
+    return f"{abs(seconds) * 1e3:.1f} ms" if abs(seconds) < 1 else f"{abs(seconds):.2f} s"

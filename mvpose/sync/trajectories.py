@@ -1,0 +1,203 @@
+"""Smooth continuous trajectories of the joints that every camera names: what the classical estimators compare.
+
+Interpolating noisy keypoints half-way between two frames averages their noise, so any residual looks smaller there and
+offsets are drawn to half-frames. A local polynomial fit over several frames has nearly the same noise at every instant;
+that is why tracks are smoothed first and interpolated afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvpose.calib.camera import Camera
+from mvpose.keypoints import UNTRACKED, Keypoints2D
+from mvpose.skeleton import Skeleton, shared_skeleton, skeleton_of
+
+STEP_S = 1 / 50
+"""Spacing of the grid that a trajectory is kept on; between its points a cubic follows value and velocity."""
+
+# Face points move as the nose does, hands as the wrists: they would only count the same evidence again.
+_TIMING_JOINTS = (
+    "nose",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+    "left_big_toe",
+    "right_big_toe",
+)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One tracked person in one camera, on a uniform grid of the camera's own time.
+
+    Attributes:
+        start_s: Time of the first grid point.
+        xy: (G, J, 2) normalised image coordinates (pixels where there is no calibration); NaN where unsupported.
+        velocity: (G, J, 2) their time derivative, per second.
+        size: (G,) extent of the body in the same units; noise is proportional to it.
+    """
+
+    start_s: float
+    xy: np.ndarray
+    velocity: np.ndarray
+    size: np.ndarray
+
+    @property
+    def end_s(self) -> float:
+        """Time of the last grid point."""
+        return self.start_s + STEP_S * (len(self.xy) - 1)
+
+    def at(self, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions (n, J, 2) by cubic Hermite interpolation, and sizes (n,), NaN outside the support."""
+        position = (np.asarray(time_s) - self.start_s) / STEP_S
+        inside = (position >= 0) & (position <= len(self.xy) - 1)
+        cell = np.clip(np.nan_to_num(position).astype(int), 0, max(len(self.xy) - 2, 0))
+        u = (position - cell)[:, None, None]
+        after = np.minimum(cell + 1, len(self.xy) - 1)
+        u2, u3 = u * u, u * u * u
+        xy = (
+            (2 * u3 - 3 * u2 + 1) * self.xy[cell]
+            + (u3 - 2 * u2 + u) * STEP_S * self.velocity[cell]
+            + (3 * u2 - 2 * u3) * self.xy[after]
+            + (u3 - u2) * STEP_S * self.velocity[after]
+        )
+        return np.where(inside[:, None, None], xy, np.nan), np.where(inside, self.size[cell], np.nan)
+
+
+def timing_skeleton(keypoints: Sequence[Keypoints2D]) -> Skeleton:
+    """Return the joints worth comparing that all cameras name.
+
+    Raises:
+        ValueError: They share no joint.
+    """
+    shared = shared_skeleton([k.skeleton for k in keypoints])
+    names = [name for name in shared.joint_names if name in _TIMING_JOINTS]
+    return skeleton_of(names) if names else shared
+
+
+def camera_trajectories(
+    keypoints: Keypoints2D, skeleton: Skeleton, camera: Camera | None = None, *, shortest_s: float = 0.3
+) -> list[Trajectory]:
+    """Smooth every track of one camera; undistorted to normalised coordinates where the camera is calibrated."""
+    selected = keypoints.with_skeleton(skeleton)
+    xy = selected.xy_px if camera is None else camera.undistort(selected.xy_px)
+    time_s = selected.time_s[selected.frame_index]
+    trajectories = []
+    for track in np.unique(selected.track_id[selected.track_id != UNTRACKED]):
+        rows = np.flatnonzero(selected.track_id == track)
+        for part in np.split(rows, np.flatnonzero(np.diff(time_s[rows]) > 0.5) + 1):
+            if time_s[part[-1]] - time_s[part[0]] >= shortest_s and len(part) >= 4:
+                trajectories.append(smooth_track(time_s[part], xy[part], selected.score[part]))
+    return trajectories
+
+
+def smooth_track(time_s: np.ndarray, xy: np.ndarray, score: np.ndarray) -> Trajectory:
+    """Fit a parabola round every grid time, weighted by a tricube kernel and by score.
+
+    Local polynomial regression (Cleveland 1979). The kernel reaches 0.1 s to either side, two frames where frames are
+    further apart than that, so that it passes human motion and at least five frames carry each value.
+
+    Args:
+        time_s: (n,) increasing times.
+        xy: (n, J, 2) positions, NaN where missing.
+        score: (n, J) weights in [0, 1].
+    """
+    frame_s = float(np.median(np.diff(time_s)))
+    reach = max(0.1, 2.2 * frame_s)
+    half = int(np.ceil(reach / frame_s))
+    grid = np.arange(int(np.floor((time_s[-1] - time_s[0]) / STEP_S)) + 1) * STEP_S + time_s[0]
+    nearest = np.clip(np.searchsorted(time_s, grid), 0, len(time_s) - 1)
+    window = nearest[:, None] + np.arange(-half, half + 1)
+    valid = (window >= 0) & (window < len(time_s))
+    window = np.clip(window, 0, len(time_s) - 1)
+    dt = np.where(valid, time_s[window] - grid[:, None], np.inf)
+    kernel = np.clip(1 - np.abs(dt / reach) ** 3, 0, None) ** 3
+    dt = np.where(valid, dt, 0.0)
+
+    seen = np.isfinite(xy).all(-1)
+    weight = kernel[:, :, None] * np.where(seen, score, 0.0)[window]  # (G, K, J)
+    moment = [np.einsum("gkj,gk->gj", weight, dt**p) for p in range(5)]
+    normal = np.stack([np.stack([moment[r + c] for c in range(3)], -1) for r in range(3)], -2)  # (G, J, 3, 3)
+    filled = np.where(seen[..., None], xy, 0.0)[window]
+    right = np.stack([np.einsum("gkj,gk,gkjd->gjd", weight, dt**p, filled, optimize=True) for p in range(3)], -2)
+
+    # A value needs frames on both sides: the fit must not extrapolate, nor bridge a gap wider than the kernel.
+    before = (weight * (dt <= 0)[:, :, None]).sum(1) > 1e-3
+    after = (weight * (dt >= 0)[:, :, None]).sum(1) > 1e-3
+    scale = reach ** np.array([0.0, 1.0, 2.0])
+    scaled = normal / (scale[:, None] * scale[None, :])
+    supported = before & after & (np.linalg.det(scaled) > 1e-6 * np.maximum(moment[0], 1e-9) ** 3)
+    scaled = np.where(supported[..., None, None], scaled, np.eye(3))
+    beta = np.linalg.solve(scaled, right / scale[:, None]) / scale[:, None]
+    beta = np.where(supported[..., None, None], beta, np.nan)
+    return Trajectory(float(time_s[0]), beta[..., 0, :], beta[..., 1, :], _body_size(time_s, xy, grid))
+
+
+def _body_size(time_s: np.ndarray, xy: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Return the body's extent at the grid times (G,): the longer side of its box, median over about a second."""
+    seen = np.isfinite(xy).all(-1, keepdims=True)
+    low = np.where(seen, xy, np.inf).min(1)
+    high = np.where(seen, xy, -np.inf).max(1)
+    extent = np.where(seen.any((1, 2)), (high - low).max(-1), np.nan)
+    finite = np.isfinite(extent) & (extent > 0)
+    if not finite.any():
+        return np.full(len(grid), np.nan)
+    width = max(1, int(0.5 / max(float(np.median(np.diff(time_s))), 1e-3)))
+    padded = np.pad(np.interp(time_s, time_s[finite], extent[finite]), width, mode="edge")
+    running = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1), axis=-1)
+    return np.interp(grid, time_s, running)
+
+
+def sample_slots(trajectories: Sequence[Trajectory], time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sample all people at common times; who shares a slot does not matter, only that nobody overlaps.
+
+    Args:
+        trajectories: Those of one camera.
+        time_s: (T,) increasing times.
+
+    Returns:
+        Positions (T, S, J, 2) and sizes (T, S), NaN where a slot is empty; S is the most people seen at once.
+    """
+    busy_until: list[int] = []
+    placed: list[tuple[int, int, int, Trajectory]] = []
+    for trajectory in sorted(trajectories, key=lambda t: t.start_s):
+        first = int(np.searchsorted(time_s, trajectory.start_s))
+        last = int(np.searchsorted(time_s, trajectory.end_s, side="right"))
+        if last <= first:
+            continue
+        slot = next((s for s, until in enumerate(busy_until) if until <= first), len(busy_until))
+        if slot == len(busy_until):
+            busy_until.append(last)
+        else:
+            busy_until[slot] = last
+        placed.append((slot, first, last, trajectory))
+    joints = trajectories[0].xy.shape[1] if trajectories else 0
+    xy = np.full((len(time_s), len(busy_until), joints, 2), np.nan)
+    size = np.full((len(time_s), len(busy_until)), np.nan)
+    for slot, first, last, trajectory in placed:
+        xy[first:last, slot], size[first:last, slot] = trajectory.at(time_s[first:last])
+    return xy, size
+
+
+def all_trajectories(
+    keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None
+) -> dict[str, list[Trajectory]]:
+    """Smooth all cameras' tracks over the joints that they share."""
+    skeleton = timing_skeleton(list(keypoints.values()))
+    return {
+        name: camera_trajectories(k, skeleton, None if cameras is None else cameras[name])
+        for name, k in keypoints.items()
+    }
