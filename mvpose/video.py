@@ -7,9 +7,8 @@ varying rate, and recorders leave frames out. A video is read to its end or refu
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, count, dropwhile, islice, pairwise
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mvpose.errors import VideoError
+from mvpose.frametimes import increasing_times
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -200,54 +200,6 @@ def probe(camera: str, paths: Sequence[Path], progress: Callable[[float], None] 
         log.warning("%s: %d of %d frame times did not increase and were interpolated", camera, repaired, len(time_s))
     has_audio = all(look.has_audio for look in looks)
     return Video(camera, tuple(paths), looks[0].size_px, looks[0].rotation, time_s, has_audio, tuple(chapters))
-
-
-def increasing_times(time_s: np.ndarray) -> tuple[np.ndarray, int]:
-    """Make times increase strictly by interpolating the few that do not.
-
-    The longest increasing subsequence is kept, so that one time that leaps ahead does not condemn all after it.
-
-    Args:
-        time_s: (T,) seconds; not finite counts as wrong.
-
-    Returns:
-        (T,) strictly increasing seconds, and how many of them were interpolated.
-
-    Raises:
-        ValueError: More than 1 % (and more than one) are wrong.
-    """
-    time_s = np.asarray(time_s, dtype=np.float64)
-    if np.isfinite(time_s).all() and (np.diff(time_s) > 0).all():
-        return time_s, 0
-    kept = _longest_increasing(time_s)
-    wrong = len(time_s) - len(kept)
-    if wrong > max(1, len(time_s) // 100) or len(kept) < 2:
-        raise ValueError(f"{wrong} of {len(time_s)} times do not increase")
-    step = float(np.median(np.diff(time_s[kept]) / np.diff(kept)))
-    index = np.arange(len(time_s))
-    repaired = np.interp(index, kept, time_s[kept])
-    repaired += step * (np.minimum(index - kept[0], 0) + np.maximum(index - kept[-1], 0))
-    if not (np.diff(repaired) > 0).all():
-        raise ValueError("its times are too close to tell apart")
-    return repaired, wrong
-
-
-def _longest_increasing(values: np.ndarray) -> np.ndarray:
-    """Indices of the longest strictly increasing subsequence of the finite values."""
-    tails: list[float] = []
-    tail_index: list[int] = []
-    before = np.full(len(values), -1)
-    for index in np.flatnonzero(np.isfinite(values)).tolist():
-        at = bisect_left(tails, values[index])
-        tails[at : at + 1] = [values[index]]
-        tail_index[at : at + 1] = [index]
-        before[index] = tail_index[at - 1] if at else -1
-    chain = []
-    index = tail_index[-1] if tail_index else -1
-    while index >= 0:
-        chain.append(index)
-        index = int(before[index])
-    return np.array(chain[::-1], dtype=int)
 
 
 def _joined_times(chapters: Sequence[_Chapter]) -> np.ndarray:
