@@ -1,0 +1,176 @@
+"""2D tracks: which detections of one camera are the same person over time.
+
+Each frame's detections are assigned to the tracks at hand by the Hungarian method. The cost mixes the overlap of boxes
+with the similarity of keypoints; tracks are carried forward at constant velocity. Where two people come so close that the
+assignment is not clear, their tracks end and new ones begin: several views can join two pieces of one person later,
+but nothing can mend a track that holds two people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mvpose.detect.similarity import KEYPOINT_FALLOFF, box_overlap, distinct_people, keypoint_similarity
+from mvpose.keypoints import UNTRACKED, Keypoints2D
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """What counts as the same person in the next frame."""
+
+    max_gap_s: float = 0.5  # a track without detections for longer ends
+    max_cost: float = 0.85  # cost from which a detection is never given to a track, 0..1
+    ambiguity: float = 0.15  # difference of cost below which two assignments are equally likely
+    falloff_per_s: float = 0.6  # growth of the keypoint similarity's reach with the time since the last detection
+    velocity_time_s: float = 0.1  # time over which a track's velocity is averaged
+    duplicate_similarity: float = 0.8  # keypoint similarity above which two detections of a frame are one person
+
+
+@dataclass
+class _Tracks:
+    """The tracks at hand, one row each: the last detection and the body's velocity."""
+
+    identity: np.ndarray  # (K,)
+    row: np.ndarray  # (K,) of the last detection
+    time_s: np.ndarray  # (K,) of the last detection
+    velocity_px_s: np.ndarray  # (K, 2)
+
+    def __getitem__(self, index: np.ndarray) -> _Tracks:
+        return _Tracks(self.identity[index], self.row[index], self.time_s[index], self.velocity_px_s[index])
+
+
+def track_people(keypoints: Keypoints2D, options: TrackingOptions | None = None) -> Keypoints2D:
+    """Give each detection the identity of its person within this camera.
+
+    Earlier identities are forgotten. A detection that repeats a more confident one of its frame is left out, and one
+    without any joint stays untracked.
+
+    Args:
+        keypoints: One camera's detections, in its own time.
+        options: See ``TrackingOptions``.
+
+    Returns:
+        The same detections with ``track_id`` counted from 0 in order of appearance.
+    """
+    options = options or TrackingOptions()
+    keypoints = _without_duplicates(keypoints, options.duplicate_similarity)
+    seen = np.isfinite(keypoints.xy_px).all(axis=-1)
+    score = np.where(seen, np.maximum(keypoints.score, 1e-3), 0.0)
+    track_id = np.full(len(keypoints.xy_px), UNTRACKED)
+    tracks = _Tracks(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty((0, 2)))
+    next_identity = 0
+    for frame, now_s in enumerate(keypoints.time_s):
+        rows = np.arange(keypoints.frame_ptr[frame], keypoints.frame_ptr[frame + 1])
+        rows = rows[seen[rows].any(axis=1)]
+        tracks = tracks[now_s - tracks.time_s <= options.max_gap_s]
+        if not len(rows):
+            continue
+        cost = _costs(keypoints, score, tracks, rows, now_s, options)
+        track, column, ended = _assign(cost, options)
+        new = np.setdiff1d(np.arange(len(rows)), column)
+        track_id[rows[column]] = tracks.identity[track]
+        track_id[rows[new]] = next_identity + np.arange(len(new))
+        next_identity += len(new)
+        continued = _continue(keypoints, tracks[track], rows[column], now_s, options)
+        waiting = np.setdiff1d(np.arange(len(tracks.row)), np.concatenate([track, ended]))
+        begun = _Tracks(track_id[rows[new]], rows[new], np.full(len(new), now_s), np.zeros((len(new), 2)))
+        tracks = _joined(tracks[waiting], continued, begun)
+    return replace(keypoints, track_id=track_id)
+
+
+def _costs(
+    keypoints: Keypoints2D,
+    score: np.ndarray,
+    tracks: _Tracks,
+    rows: np.ndarray,
+    now_s: float,
+    options: TrackingOptions,
+) -> np.ndarray:
+    """Cost (K, n) in [0, 1] of giving each detection to each track."""
+    if not len(tracks.row):
+        return np.empty((0, len(rows)))
+    gap_s = now_s - tracks.time_s
+    moved_px = tracks.velocity_px_s * gap_s[:, None]
+    boxes = keypoints.bbox_px[tracks.row] + np.tile(moved_px, 2)
+    similar = keypoint_similarity(
+        keypoints.xy_px[tracks.row] + moved_px[:, None],
+        score[tracks.row],
+        keypoints.xy_px[rows],
+        score[rows],
+        KEYPOINT_FALLOFF + options.falloff_per_s * gap_s,
+    )
+    return 1 - 0.5 * (similar + box_overlap(boxes, keypoints.bbox_px[rows]))
+
+
+def _assign(cost: np.ndarray, options: TrackingOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Match tracks and detections at least total cost.
+
+    Returns:
+        Matched tracks and their detections (m,), and the tracks (e,) that end because two of them compete for a
+        detection, or two detections for one of them, at nearly the same cost.
+    """
+    track, column = linear_sum_assignment(np.minimum(cost, options.max_cost))
+    good = cost[track, column] < options.max_cost
+    track, column = track[good], column[good]
+    unclear = np.zeros(cost.shape[0], dtype=bool)
+    for k, n in zip(track, column, strict=True):
+        rivals = np.flatnonzero((cost[:, n] < options.max_cost) & (np.arange(len(cost)) != k))
+        for rival in rivals:
+            other = column[track == rival]
+            if len(other):  # the rival has a detection of its own: would exchanging the two cost much more?
+                exchange = cost[rival, n] + cost[k, other[0]] - cost[k, n] - cost[rival, other[0]]
+                close = exchange < 2 * options.ambiguity
+            else:
+                close = cost[rival, n] - cost[k, n] < options.ambiguity
+            if close:
+                unclear[[k, rival]] = True
+        spare = np.setdiff1d(np.flatnonzero(cost[k] < options.max_cost), column)
+        if (cost[k, spare] - cost[k, n] < options.ambiguity).any():
+            unclear[k] = True
+    clear = ~unclear[track]
+    return track[clear], column[clear], np.flatnonzero(unclear)
+
+
+def _continue(
+    keypoints: Keypoints2D, tracks: _Tracks, rows: np.ndarray, now_s: float, options: TrackingOptions
+) -> _Tracks:
+    """Carry tracks on with their new detections; the body's velocity is the median over its joints, averaged in time."""
+    gap_s = now_s - tracks.time_s
+    step = keypoints.xy_px[rows] - keypoints.xy_px[tracks.row]
+    both = np.isfinite(step).all(axis=-1)
+    moved_px = np.array([np.median(s[b], axis=0) if b.any() else (0.0, 0.0) for s, b in zip(step, both, strict=True)])
+    fresh = 1 - np.exp(-gap_s / options.velocity_time_s)
+    velocity = tracks.velocity_px_s + fresh[:, None] * (moved_px.reshape(-1, 2) / gap_s[:, None] - tracks.velocity_px_s)
+    return _Tracks(tracks.identity, rows, np.full(len(rows), now_s), velocity)
+
+
+def _joined(*tracks: _Tracks) -> _Tracks:
+    return _Tracks(
+        np.concatenate([t.identity for t in tracks]),
+        np.concatenate([t.row for t in tracks]),
+        np.concatenate([t.time_s for t in tracks]),
+        np.concatenate([t.velocity_px_s for t in tracks]),
+    )
+
+
+def _without_duplicates(keypoints: Keypoints2D, similarity: float) -> Keypoints2D:
+    rank = keypoints.score.sum(axis=1)
+    kept = [
+        start + distinct_people(keypoints.xy_px[start:stop], keypoints.score[start:stop], rank[start:stop], similarity)
+        for start, stop in zip(keypoints.frame_ptr[:-1], keypoints.frame_ptr[1:], strict=True)
+    ]
+    if sum(map(len, kept)) == len(keypoints.xy_px):
+        return keypoints
+    assert keypoints.bbox_px is not None
+    rows = np.concatenate(kept)
+    return replace(
+        keypoints,
+        frame_ptr=np.concatenate([[0], np.cumsum([len(k) for k in kept])]),
+        xy_px=keypoints.xy_px[rows],
+        score=keypoints.score[rows],
+        track_id=keypoints.track_id[rows],
+        bbox_px=keypoints.bbox_px[rows],
+    )
