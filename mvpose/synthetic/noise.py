@@ -1,9 +1,9 @@
 """What a 2D pose detector does to true projections.
 
-Errors are in units of the person's standing height in the image. Their statistics follow Stacked-Hourglass joints against
-motion-capture truth in four HD views at 50 Hz (150,000 frames, constant bias removed): a narrow core, heavy tails, and
-an autocorrelation of which only a fifth is gone after one frame; the rest is a slow bias that no averaging over
-neighbouring frames removes. ``tests/synthetic/test_noise.py`` holds the figures that were measured.
+Errors are in units of the person's standing height in the image. Their statistics follow Stacked-Hourglass joints
+against motion-capture truth in four HD views at 50 Hz (150,000 frames, constant bias removed): a narrow core, heavy
+tails, and an autocorrelation of which only a fifth is gone after one frame; the rest is a slow bias that no averaging
+over neighbouring frames removes. ``tests/synthetic/test_noise.py`` holds the figures that were measured.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ _LIKE = {"toe": "ankle", "big_toe": "ankle", "small_toe": "ankle", "heel": "ankl
 _ARM = ("shoulder", "elbow", "wrist")
 
 # Shares of variance and time constants (s) of the error's Gaussian latent: white, and two Ornstein–Uhlenbeck processes.
-# Fitted so that the errors, after the heavy-tailed mapping below, have the measured autocorrelation.
+# Fitted so that the errors without swaps, after the heavy-tailed mapping below, have the measured autocorrelation.
 _WHITE_SHARE = 0.08
 _SLOW_SHARES = np.array([0.12, 0.80])
 _SLOW_S = np.array([0.066, 1.5])
+
+_LONGEST = 0.5  # heights; a detector places joints within a person's surroundings
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DetectorNoise:
 
     scale: float = 1.0  # factor on every error's length; 1: as measured
     swaps: float = 1.0  # factor on the measured left–right swap shares
-    swap_hold_s: float = 0.25  # length of a left–right swap, seconds
+    swap_hold_s: float = 0.4  # length of a left–right swap, seconds
     missing_joint: float = 0.02  # share of joints not reported
     missing_person: float = 0.01  # share of people not reported
     missing_hold_s: float = 0.2  # length of a dropout, seconds
@@ -208,7 +210,7 @@ def _length_mapping(kind: JointError) -> tuple[np.ndarray, np.ndarray]:
         return float(survival(median / cosine, core, *fit_tail(core)).mean() - 0.5)
 
     core = brentq(excess, 0.5 * kind.sigma, kind.sigma)
-    length = np.linspace(0, 2.0, 8001)
+    length = np.linspace(0, _LONGEST, 4001)
     return -np.log(survival(length, core, *fit_tail(core))), length
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import binary_closing
 
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
@@ -286,6 +287,7 @@ def _tracker_ids(
     ``overlap`` of the smaller height) two people exchange their ids or one gets a new one with the given chances.
     """
     frames, people = reported.shape
+    step_s = float(np.median(np.diff(time_s)))
     events: list[tuple[int, int, int]] = []  # (frame, person, other); the same person twice: a new id
     for p in range(people):
         seen = np.flatnonzero(reported[:, p])
@@ -296,6 +298,7 @@ def _tracker_ids(
             with np.errstate(invalid="ignore"):
                 apart = np.linalg.norm(centre_px[:, p] - centre_px[:, q], axis=-1)
                 close = apart < overlap * np.minimum(height_px[:, p], height_px[:, q])
+            close = binary_closing(close, np.ones(2 * int(0.25 / step_s) + 1))  # one overlap, however it flickers
             for end in np.flatnonzero(close[:-1] & ~close[1:]) + 1:
                 luck = rng.random()
                 if luck < exchange_chance:
