@@ -27,6 +27,8 @@ class Camera:
         model: ``pinhole`` or ``fisheye``.
         fps: What the calibration says of the frame rate; informs only.
         rolling_shutter_s: Read-out time from the first to the last row, seconds; None if unknown.
+        size_known: False where the calibration does not say for which image size K holds, so that ``size_px`` is only
+            what a centred principal point suggests; :func:`mvpose.calib.rig.match_sizes` then takes the video's.
 
     Raises:
         CalibrationError: A value cannot belong to a camera, e.g. a reflection for a rotation.
@@ -40,6 +42,7 @@ class Camera:
     model: Model = "pinhole"
     fps: float | None = None
     rolling_shutter_s: float | None = None
+    size_known: bool = True
 
     def __post_init__(self) -> None:
         for field, value in (("K", self.K), ("dist", self.dist), ("cam_from_world", self.cam_from_world)):
