@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mvpose.atomic import atomic_path
 from mvpose.errors import VideoError
 from mvpose.frametimes import increasing_times
 
@@ -411,15 +412,11 @@ def write_video_times(path: Path, frames: Iterable[np.ndarray], time_s: Iterable
         time_s: Presentation time of each frame, seconds, increasing; may go on after the last frame.
 
     Raises:
+        WorkspaceError: The file cannot be written.
         ValueError: No frames, frames of several sizes, or times that do not increase by a tick.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        _encode(partial, frames, time_s)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        _encode(temporary, frames, time_s)
 
 
 def _encode(path: Path, frames: Iterable[np.ndarray], time_s: Iterable[float]) -> None:

@@ -1,0 +1,231 @@
+"""2D keypoint files: our own npz, and every format onto a camera's own time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mvpose.atomic import atomic_path
+from mvpose.errors import FormatError
+from mvpose.formats.foreign2d import ForeignKeypoints, read_foreign
+from mvpose.formats.results import check_format
+from mvpose.keypoints import UNTRACKED, Keypoints2D
+from mvpose.session import CameraSource, camera_times
+from mvpose.skeleton import skeleton_of
+from mvpose.video import Video
+
+log = logging.getLogger(__name__)
+
+KEYPOINTS_FORMAT = "mvpose.keypoints2d/1"
+# Kinds of numpy's dtypes and shape of each field; N detections, J joints, T frames.
+_FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "camera": ("U", ()),
+    "size_px": ("iu", (2,)),
+    "time_s": ("fiu", ("T",)),
+    "joint_names": ("U", ("J",)),
+    "skeleton": ("U", ()),
+    "frame_ptr": ("iu", ("T+1",)),
+    "xy_px": ("fiu", ("N", "J", 2)),
+    "score": ("fiu", ("N", "J")),
+    "track_id": ("iu", ("N",)),
+    "bbox_px": ("fiu", ("N", 4)),
+}
+_KINDS = {"U": "text", "iu": "whole numbers", "fiu": "numbers"}
+
+
+def write_keypoints(keypoints: Keypoints2D, path: Path) -> None:
+    """Write our npz, atomically; no array in it is pickled.
+
+    Raises:
+        WorkspaceError: The file cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            format=KEYPOINTS_FORMAT,
+            camera=keypoints.camera,
+            size_px=np.array(keypoints.size_px, dtype=np.int64),
+            time_s=keypoints.time_s,
+            joint_names=np.array(keypoints.skeleton.joint_names),
+            skeleton=keypoints.skeleton.name,
+            frame_ptr=keypoints.frame_ptr,
+            xy_px=keypoints.xy_px,
+            score=keypoints.score,
+            track_id=keypoints.track_id,
+            bbox_px=np.asarray(keypoints.bbox_px),
+        )
+
+
+def read_npz(path: Path) -> Keypoints2D:
+    """Read our npz.
+
+    Raises:
+        FormatError: The file is no npz of ours, of a newer version, or a field does not hold what it should.
+    """
+    fields = _load_npz(path)
+    check_format(fields.get("format", ""), KEYPOINTS_FORMAT, path)
+    _check_fields(path, fields)
+    try:
+        return Keypoints2D(
+            camera=str(fields["camera"]),
+            time_s=fields["time_s"],
+            frame_ptr=fields["frame_ptr"],
+            xy_px=fields["xy_px"],
+            score=fields["score"],
+            track_id=fields["track_id"],
+            skeleton=skeleton_of([str(name) for name in fields["joint_names"]]),
+            size_px=(int(fields["size_px"][0]), int(fields["size_px"][1])),
+            bbox_px=fields["bbox_px"],
+        )
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}.") from error
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array")
+            return {name: archive[name] for name in archive.files}
+    # A damaged archive makes zipfile, zlib and numpy's header parser raise nearly anything.
+    except Exception as error:
+        raise FormatError(f"{path} cannot be read as npz ({error or type(error).__name__}).") from error
+
+
+def _check_fields(path: Path, fields: dict[str, np.ndarray]) -> None:
+    for name, (kinds, shape) in _FIELDS.items():
+        if name not in fields:
+            raise FormatError(f"{path} has no field {name}.")
+        if fields[name].dtype.kind not in kinds or fields[name].ndim != len(shape):
+            raise FormatError(
+                f"{path}: {name} must be {_KINDS[kinds]} of {len(shape)} dimensions, not {fields[name].dtype} "
+                f"{fields[name].shape}."
+            )
+    frames = len(fields["time_s"])
+    sides = {"N": len(fields["xy_px"]), "J": len(fields["joint_names"]), "T": frames, "T+1": frames + 1}
+    for name, (_, shape) in _FIELDS.items():
+        wanted = tuple(sides[side] if isinstance(side, str) else side for side in shape)
+        if fields[name].shape != wanted:
+            raise FormatError(
+                f"{path}: {name} must be ({', '.join(map(str, shape))}) = {wanted}, not {fields[name].shape}."
+            )
+    if fields["size_px"].min() < 1:
+        raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
+
+
+def read_keypoints(
+    source: CameraSource,
+    video: Video | None = None,
+    *,
+    skeleton: str | None = None,
+    frame_base: int | None = None,
+    size_px: tuple[int, int] | None = None,
+) -> Keypoints2D:
+    """Read a camera's keypoint file, whatever its format, onto the camera's own time.
+
+    The times are those of :func:`mvpose.session.camera_times`; but an npz brings its own, which hold unless there is a
+    timestamps file, and ``start_s`` is added to them.
+
+    Args:
+        source: The camera; it has keypoints.
+        video: Its video, if it has one: it says how many frames there are, when, and how large.
+        skeleton: Joints of files that do not name them.
+        frame_base: Number of the first frame; None for the habit of the format.
+        size_px: (width, height) of the displayed image, where neither the video nor the file says it.
+
+    Raises:
+        FormatError: The file does not hold what its format promises, or does not belong to the video.
+        SessionError: Nothing says when the frames were taken.
+    """
+    path = source.keypoints
+    if path is None:
+        raise ValueError(f"{source.name} has no keypoints to read")
+    if path.suffix == ".npz" and path.is_file():
+        keypoints = _place_npz(source, video, read_npz(path))
+    else:
+        keypoints = _place_foreign(source, video, read_foreign(path, skeleton), frame_base, size_px)
+    if keypoints.n_frames == 0:
+        raise FormatError(f"{source.name}: {path} holds no frames.")
+    _check_tracks(source, keypoints)
+    if not np.isfinite(keypoints.xy_px).any():
+        log.warning("%s: there are no people in %s", source.name, source.keypoints)
+    return keypoints
+
+
+def _place_npz(source: CameraSource, video: Video | None, keypoints: Keypoints2D) -> Keypoints2D:
+    if video is not None:
+        _check_length(source, keypoints.n_frames, video.n_frames)
+        if keypoints.size_px != video.size_px:
+            raise FormatError(
+                f"{source.name}: {source.keypoints} was made from images of {_by(keypoints.size_px)} px, and the video has "
+                f"{_by(video.size_px)} px; remove it, so that keypoints are detected anew."
+            )
+    if source.timestamps is None:
+        times = keypoints.time_s + source.start_s
+    else:
+        times = camera_times(source, video, keypoints.n_frames)
+        _check_length(source, keypoints.n_frames, len(times))
+        times = times[: keypoints.n_frames]
+    return replace(keypoints, camera=source.name, time_s=times)
+
+
+def _place_foreign(
+    source: CameraSource,
+    video: Video | None,
+    found: ForeignKeypoints,
+    frame_base: int | None,
+    size_px: tuple[int, int] | None,
+) -> Keypoints2D:
+    base = found.frame_base if frame_base is None else frame_base
+    if found.first_frame < base and found.first_frame <= found.last_frame:
+        raise FormatError(
+            f"{source.name}: {source.keypoints} has a frame {found.first_frame}, before the first, which is {base}; "
+            "mend frame_base under [keypoints] in session.toml."
+        )
+    frame = found.frame - base
+    n_frames = max(found.last_frame - base + 1, 0)
+    times = camera_times(source, video, n_frames)
+    _check_length(source, n_frames, len(times))
+    size_px = video.size_px if video is not None else size_px
+    if size_px is None:
+        raise FormatError(
+            f"{source.name}: nothing says how large the images of {source.keypoints} are; "
+            "put its video into videos/ or give --calib."
+        )
+    order = np.argsort(frame, kind="stable")
+    return Keypoints2D(
+        camera=source.name,
+        time_s=times,
+        frame_ptr=np.searchsorted(frame[order], np.arange(len(times) + 1)),
+        xy_px=found.xy_px[order],
+        score=found.score[order],
+        track_id=found.track_id[order],
+        skeleton=found.skeleton,
+        size_px=size_px,
+    )
+
+
+def _check_length(source: CameraSource, n_frames: int, limit: int) -> None:
+    if n_frames > limit:
+        raise FormatError(
+            f"{source.name}: {source.keypoints} goes on to frame {n_frames - 1} counted from 0, and the camera has "
+            f"{limit} frames. If the file counts from 1, set frame_base = 1 under [keypoints] in session.toml; "
+            "otherwise it belongs to another video."
+        )
+
+
+def _check_tracks(source: CameraSource, keypoints: Keypoints2D) -> None:
+    tracked = keypoints.track_id != UNTRACKED
+    pairs = np.stack([keypoints.frame_index[tracked], keypoints.track_id[tracked]], axis=1)
+    unique, counts = np.unique(pairs, axis=0, return_counts=True)
+    if (counts > 1).any():
+        frame, track = unique[np.argmax(counts > 1)]
+        raise FormatError(f"{source.name}: {source.keypoints} gives track {track} to two people of frame {frame}.")
+
+
+def _by(size_px: tuple[int, int]) -> str:
+    return f"{size_px[0]}x{size_px[1]}"

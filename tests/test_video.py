@@ -1,0 +1,338 @@
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mvpose.errors import VideoError, WorkspaceError
+from mvpose.frametimes import increasing_times
+from mvpose.video import probe, write_video, write_video_times
+
+POSE2SIM = Path(__file__).parents[2] / "shared/data/pose2sim"
+
+# QuickTime's matrix [a b u; c d v; x y w], x' = a x + c y and y' = b x + d y with y down: what phones write into tkhd.
+TURN_RIGHT = (0, 1, -1, 0)
+UPSIDE_DOWN = (-1, 0, 0, -1)
+TURN_LEFT = (0, -1, 1, 0)
+MIRRORED = (-1, 0, 0, 1)
+
+
+def numbered_frames(n, size_px=(64, 48)):
+    """Frames whose grey tells their number, with a red top left quarter."""
+    for number in range(n):
+        image = np.full((size_px[1], size_px[0], 3), 40 + 4 * number, np.uint8)
+        image[: size_px[1] // 2, : size_px[0] // 2] = (255, 0, 0)
+        yield image
+
+
+def number_of(image):
+    """Read a frame's number from its bottom right quarter, which rotations of tests here do not move there."""
+    return round((float(image[-8:, -8:].mean()) - 40) / 4)
+
+
+def write_numbered(path, n=30, time_s=None):
+    write_video_times(path, numbered_frames(n), np.arange(n) / 30 if time_s is None else time_s)
+    return path
+
+
+def set_display_matrix(path, matrix):
+    """Set a, b, c, d of the track header, as a phone does that was held upright."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = matrix
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def remux(source, target, options=None):
+    """Copy the packets into another container or layout."""
+    with av.open(str(source)) as reader, av.open(str(target), "w", options=options or {}) as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                writer.mux(packet)
+    return target
+
+
+def write_avi(path, n=30):
+    """AVI knows no presentation times; MPEG-4 with B-frames is what old cameras put into it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in numbered_frames(n):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_container(path):
+    if path.suffix == ".avi":
+        return write_avi(path)
+    source = write_numbered(path.with_name("source.mp4"))
+    return remux(source, path, {"movflags": "faststart"} if path.stem == "index_first" else None)
+
+
+def test_written_times_are_the_times_read(tmp_path):
+    times = np.array([0.0, 0.0333, 0.0667, 0.2, 0.25, 1.0, 1.0001, 3.5])
+    video = probe("cam01", [write_numbered(tmp_path / "a.mp4", len(times), times)])
+    assert np.abs(video.time_s - times).max() <= 0.5 / 90000 + 1e-12
+    assert video.size_px == (64, 48)
+    assert video.rotation == 0
+    assert not video.has_audio
+    assert [number_of(image) for image in video.frames()] == list(range(len(times)))
+
+
+def test_first_time_is_subtracted(tmp_path):
+    video = probe("cam01", [write_numbered(tmp_path / "a.mp4", 5, 7.25 + np.arange(5) / 25)])
+    np.testing.assert_allclose(video.time_s, np.arange(5) / 25, atol=1e-5)
+
+
+def test_constant_rate_is_exact(tmp_path):
+    write_video(tmp_path / "a.mp4", numbered_frames(40), 30000 / 1001)
+    video = probe("cam01", [tmp_path / "a.mp4"])
+    np.testing.assert_allclose(video.time_s, np.arange(40) * 1001 / 30000, atol=1e-9)
+    assert video.frame_rate == pytest.approx(29.97003, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mov", "a.avi"])
+def test_other_containers(tmp_path, name):
+    video = probe("cam01", [write_container(tmp_path / name)])
+    # Matroska counts milliseconds.
+    np.testing.assert_allclose(video.time_s, np.arange(30) / 30, atol=0.0006)
+    assert [number_of(image) for image in video.frames()] == list(range(30))
+    assert [number_of(video.frame(index)) for index in (0, 7, 29)] == [0, 7, 29]
+
+
+def test_frames_of_a_range_and_single_ones_agree(tmp_path):
+    video = probe("cam01", [write_numbered(tmp_path / "a.mp4")])
+    assert [number_of(image) for image in video.frames(10, 14)] == [10, 11, 12, 13]
+    assert list(video.frames(4, 4)) == []
+    np.testing.assert_array_equal(video.frame(12), list(video.frames())[12])
+    with pytest.raises(IndexError):
+        video.frame(30)
+    with pytest.raises(IndexError):
+        list(video.frames(5, 31))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "red_corner"),
+    [
+        (TURN_RIGHT, 270, (0, -1)),
+        (UPSIDE_DOWN, 180, (-1, -1)),
+        (TURN_LEFT, 90, (-1, 0)),
+    ],
+)
+def test_rotation_flag_is_honoured(tmp_path, matrix, rotation, red_corner):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+    set_display_matrix(path, matrix)
+    video = probe("phone", [path])
+    assert video.rotation == rotation
+    assert video.size_px == ((64, 48) if rotation == 180 else (48, 64))
+    image = video.frame(1)
+    assert image.shape == (video.size_px[1], video.size_px[0], 3)
+    corners = {(y, x): image[y, x] for y in (0, -1) for x in (0, -1)}
+    red = max(corners, key=lambda corner: int(corners[corner][0]) - int(corners[corner][2]))
+    assert red == red_corner
+
+
+def test_mirrored_video_is_refused(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+    set_display_matrix(path, MIRRORED)
+    with pytest.raises(VideoError, match="selfie.*mirrored"):
+        probe("selfie", [path])
+
+
+def test_edit_list_hides_frames(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 16
+    start = struct.unpack(">i", data[at : at + 4])[0]
+    data[at : at + 4] = struct.pack(">i", start + 5 * 3000)
+    path.write_bytes(data)
+    video = probe("trimmed", [path])
+    assert [number_of(image) for image in video.frames()] == list(range(5, 30))
+    np.testing.assert_allclose(video.time_s, np.arange(25) / 30, atol=1e-5)
+    assert number_of(video.frame(3)) == 8
+
+
+def test_chapters_follow_each_other_by_one_interval(tmp_path):
+    first = write_numbered(tmp_path / "GH010001.MP4", 10)
+    second = write_numbered(tmp_path / "GH020001.MP4", 6)
+    video = probe("GH010001", [first, second])
+    np.testing.assert_allclose(video.time_s, np.arange(16) / 30, atol=1e-5)
+    assert [number_of(image) for image in video.frames()] == [*range(10), *range(6)]
+    assert [number_of(image) for image in video.frames(8, 12)] == [8, 9, 0, 1]
+    assert number_of(video.frame(13)) == 3
+
+
+def test_chapters_that_go_on_counting_keep_their_gap(tmp_path):
+    first = write_numbered(tmp_path / "a.mp4", 10)
+    second = write_numbered(tmp_path / "b.mp4", 5, 0.5 + np.arange(5) / 30)
+    times = probe("camcorder", [first, second]).time_s
+    assert times[10] == pytest.approx(0.5, abs=1e-5)
+
+
+def test_chapters_of_different_size_are_refused(tmp_path):
+    first = write_numbered(tmp_path / "a.mp4", 3)
+    write_video(tmp_path / "b.mp4", numbered_frames(3, (32, 32)), 30)
+    with pytest.raises(VideoError, match="cam01.*32x32"):
+        probe("cam01", [first, tmp_path / "b.mp4"])
+
+
+def test_audio_is_noticed(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=16000)
+        for image in numbered_frames(10):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+    found = probe("cam01", [path])
+    assert found.has_audio
+    assert found.n_frames == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 100], ids=["empty", "junk"])
+def test_what_is_no_video_is_refused(tmp_path, content):
+    path = tmp_path / "cam01.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"cam01: .*cam01\.mp4"):
+        probe("cam01", [path])
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(VideoError, match="No such file"):
+        probe("cam01", [tmp_path / "cam01.mp4"])
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "cam01.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    with pytest.raises(VideoError, match="no video track"):
+        probe("cam01", [path])
+
+
+@pytest.mark.parametrize("name", ["index_last.mp4", "index_first.mp4", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("kept", [0.98, 0.9, 0.6, 0.3])
+def test_truncated_video_is_never_shortened(tmp_path, name, kept):
+    path = write_container(tmp_path / name)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    try:
+        numbers = [number_of(image) for image in probe("cam01", [path]).frames()]
+    except VideoError as error:
+        assert str(error).startswith("cam01: ")
+    else:
+        # What is cut off may be an index or remarks behind the last frame.
+        assert kept > 0.8
+        assert numbers == list(range(30))
+
+
+def test_damage_in_the_middle_names_the_frame(tmp_path):
+    path = tmp_path / "a.mp4"
+    rng = np.random.default_rng(0)
+    write_video(path, (rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)), 30)
+    whole = probe("cam01", [path])
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.pts is not None][9]
+        low, high = packet.pos, packet.pos + packet.size
+    data = bytearray(path.read_bytes())
+    # A unit length that leads far out of the packet.
+    data[low : low + 4] = b"\x7f\xff\xff\xff"
+    data[low + 4 : high] = bytes(high - low - 4)
+    path.write_bytes(data)
+    frames = []
+    with pytest.raises(VideoError, match=r"breaks at frame \d+ of 30"):
+        frames.extend(whole.frames())
+    assert len(frames) < 30
+
+
+def test_a_file_that_was_cut_after_probing_is_noticed(tmp_path):
+    source = write_numbered(tmp_path / "source.mp4")
+    path = remux(source, tmp_path / "a.ts")
+    video = probe("cam01", [path])
+    path.write_bytes(path.read_bytes()[: 188 * 20])
+    with pytest.raises(VideoError, match="breaks at frame"):
+        list(video.frames())
+
+
+def test_no_partial_file_is_left(tmp_path):
+    def frames():
+        yield from numbered_frames(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "a.mp4", frames(), 30)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_refuses_what_is_no_video(tmp_path):
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_video(tmp_path / "a.mp4", [], 30)
+    with pytest.raises(ValueError, match="must increase"):
+        write_video_times(tmp_path / "a.mp4", numbered_frames(2), [1.0, 1.0])
+    with pytest.raises(ValueError, match="in one video"):
+        write_video(tmp_path / "a.mp4", [*numbered_frames(1), *numbered_frames(1, (32, 32))], 30)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError):
+        write_video(tmp_path / "file" / "a.mp4", numbered_frames(2), 30)
+
+
+def test_odd_sides_are_padded(tmp_path):
+    write_video(tmp_path / "a.mp4", numbered_frames(2, (33, 21)), 30)
+    assert probe("cam01", [tmp_path / "a.mp4"]).size_px == (34, 22)
+
+
+def test_increasing_times_keeps_good_ones():
+    times = np.arange(100) / 30
+    assert increasing_times(times)[1] == 0
+    leap = times.copy()
+    leap[40] = 99.0
+    repaired, wrong = increasing_times(leap)
+    assert wrong == 1
+    np.testing.assert_allclose(repaired, times, atol=1e-12)
+
+
+@pytest.mark.parametrize(("index", "value"), [(0, np.nan), (99, 0.0), (50, np.inf), (50, 0.2)])
+def test_increasing_times_repairs_anywhere(index, value):
+    times = np.arange(100) / 30
+    broken = times.copy()
+    broken[index] = value
+    repaired, wrong = increasing_times(broken)
+    assert wrong == 1
+    np.testing.assert_allclose(repaired, times, atol=1e-12)
+
+
+def test_one_of_two_equal_times_moves_half_an_interval():
+    times = np.arange(100) / 30
+    times[50] = times[49]
+    repaired, wrong = increasing_times(times)
+    assert wrong == 1
+    assert (np.diff(repaired) > 0).all()
+    assert np.abs(repaired - times).max() <= 1.01 / 60
+
+
+def test_increasing_times_refuses_hopeless_ones():
+    with pytest.raises(ValueError, match="do not increase"):
+        increasing_times(np.r_[np.arange(50), np.arange(50)] / 30)
+    with pytest.raises(ValueError, match="do not increase"):
+        increasing_times(np.zeros(3))
+
+
+@pytest.mark.skipif(not POSE2SIM.is_dir(), reason="the pose2sim recordings are not beside the repository")
+def test_real_recording_agrees_with_its_frames():
+    video = probe("cam02", [POSE2SIM / "Demo_SinglePerson/videos/cam02.mp4"])
+    assert video.n_frames == 100
+    np.testing.assert_allclose(np.diff(video.time_s), 1 / 60, atol=1e-9)
+    assert sum(1 for _ in video.frames(80)) == 20
