@@ -94,6 +94,8 @@ def read_rig(path: Path, *, units: Unit | None = None) -> CameraRig:
         # A broken file's own words may hold line breaks; the message is one line.
         words = "".join(letter if letter.isprintable() else " " for letter in str(error))
         raise CalibrationError(f"{path}: {words}") from None
+    except OSError as error:
+        raise CalibrationError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def write_rig(rig: CameraRig, path: Path, to: str | None = None) -> None:
@@ -165,14 +167,11 @@ def _read_named(path: Path) -> Draft:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        if not path.exists():
-            raise CalibrationError("there is no such file")
-        if not path.is_file() or path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise CalibrationError("is no calibration file that mvpose knows")
-        data = path.read_bytes()
-    except OSError as error:
-        raise CalibrationError(f"cannot be read ({error.strerror})") from None
+    if not path.exists():
+        raise CalibrationError("there is no such file")
+    if not path.is_file() or path.stat().st_size > _LARGEST_FILE_BYTES:
+        raise CalibrationError("is no calibration file that mvpose knows")
+    data = path.read_bytes()
     if not data.strip():
         raise CalibrationError("is empty")
     return data

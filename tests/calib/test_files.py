@@ -164,8 +164,9 @@ def test_files_of_no_known_format(write, text, message):
     assert message in str(caught.value)
 
 
-def test_aliases_that_multiply_are_no_trap(write):
-    lines = ["%YAML:1.0", "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+@pytest.mark.parametrize("leaf", ["[1, 1, 1]", "[]"])
+def test_aliases_that_multiply_are_no_trap(write, leaf):
+    lines = ["%YAML:1.0", f"a0: &a0 {leaf}"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     with pytest.raises(CalibrationError, match="camera_matrix"):
         read_rig(write("\n".join([*lines, "camera_matrix: *a29\n"])))
@@ -179,6 +180,8 @@ def test_files_that_are_not_there_or_not_text(tmp_path):
     (tmp_path / "video.mp4").write_bytes(bytes(range(255, -1, -1)))
     with pytest.raises(CalibrationError, match="neither text nor a pickle"):
         read_rig(tmp_path / "video.mp4")
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        read_rig(tmp_path / ("x" * 300))
 
 
 def test_unknown_key_is_named_with_its_nearest(rig, write, caplog):

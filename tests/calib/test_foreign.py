@@ -44,6 +44,13 @@ def test_panoptic(rig, same, tmp_path):
     same(read_rig(path), world)
 
 
+def test_panoptic_up_is_fixed_whatever_the_images_show(rig, tmp_path, caplog):
+    path = tmp_path / "calibration.json"
+    write_rig(CameraRig(rig.cameras, "-y"), path, "panoptic")
+    assert read_rig(path).up == "-y"
+    assert "says that -y is up, but its cameras' images are upright along z" in caplog.text
+
+
 def test_voxelpose_translation_is_the_centre_in_mm(rig, same, tmp_path):
     document = {
         c.name: {"R": c.R.tolist(), "T": (c.center_m * 1000).reshape(3, 1).tolist(), "fx": c.K[0, 0], "fy": c.K[1, 1],
@@ -130,7 +137,7 @@ def filestorage(path, values):
 
 
 @pytest.mark.parametrize("given", ["intri.yml", "extri.yml", "."])
-def test_easymocap(plain_rig, same, tmp_path, given):
+def test_easymocap_is_in_metres(plain_rig, same, tmp_path, given, caplog):
     intri = {"names": list(plain_rig.names)}
     extri = {"names": list(plain_rig.names)}
     for c in plain_rig:
@@ -139,6 +146,7 @@ def test_easymocap(plain_rig, same, tmp_path, given):
     filestorage(tmp_path / "intri.yml", intri)
     filestorage(tmp_path / "extri.yml", extri)
     same(read_rig(tmp_path / given), plain_rig)
+    assert "length unit" not in caplog.text
 
 
 def test_easymocap_without_sizes_or_its_other_half(plain_rig, tmp_path):
@@ -279,6 +287,13 @@ def test_pickles_are_never_executed(rig, tmp_path, protocol):
         with pytest.raises(CalibrationError, match=r"cam01\.pickle"):
             read_rig(path)
         assert not target.exists()
+
+
+def test_pickle_extension_codes_are_refused(tmp_path):
+    path = tmp_path / "cam01.pickle"
+    path.write_bytes(b"\x80\x02\x82\x01.")
+    with pytest.raises(CalibrationError, match="uses EXT1"):
+        read_rig(path)
 
 
 def test_pickle_cannot_build_onto_the_stand_ins(tmp_path):
