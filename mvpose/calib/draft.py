@@ -17,8 +17,8 @@ import numpy as np
 from mvpose.calib.camera import Camera, Model
 from mvpose.errors import CalibrationError
 
-Unit = Literal["m", "cm", "mm"]
-METRES: dict[Unit, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+Units = Literal["m", "cm", "mm"]
+METRES: dict[Units, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _MAX_SIDE_PX = 100_000
 _MOST_NUMBERS = 100
 _LARGEST = 1e12  # squares of it are far from overflow
@@ -35,7 +35,7 @@ class Draft:
     """
 
     cameras: tuple[Camera, ...]
-    unit: Unit | None = None
+    unit: Units | None = None
     up: str | None = None
 
 

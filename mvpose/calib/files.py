@@ -23,7 +23,7 @@ from mvpose.calib.camera import Camera
 from mvpose.calib.draft import (
     METRES,
     Draft,
-    Unit,
+    Units,
     choice,
     draft_camera,
     image_size,
@@ -70,7 +70,7 @@ _CAMERA_KEYS = {"name", "size_px", "K", "dist", "model", "R", "t", "fps", "rolli
 _RIG_KEYS = {"format", "units", "up", "cameras"}
 
 
-def read_rig(path: Path, *, units: Unit | None = None) -> CameraRig:
+def read_rig(path: Path, *, units: Units | None = None) -> CameraRig:
     """Read a calibration of any known format.
 
     Lengths become metres. Where neither file nor format fixes the unit, the cameras' spacing decides; where they do not
@@ -296,7 +296,7 @@ def _warn_of_unknown(table: dict[str, Any], known: set[str], what: str) -> None:
             log.warning("%s: unknown key %r is ignored%s", what, key, f" (meant {near[0]!r}?)" if near else "")
 
 
-def _in_metres(draft: Draft, units: Unit | None, path: Path) -> tuple[Camera, ...]:
+def _in_metres(draft: Draft, units: Units | None, path: Path) -> tuple[Camera, ...]:
     spacing = _spacing(draft.cameras)
     unit = units or draft.unit
     if unit is None:
@@ -328,13 +328,13 @@ def _spacing(cameras: Sequence[Camera]) -> float | None:
     return float(np.median(distance[np.triu_indices(len(cameras), 1)]))
 
 
-def _guess_unit(spacing: float | None) -> Unit:
+def _guess_unit(spacing: float | None) -> Units:
     """Return the unit in which the cameras stand as far apart as cameras round people do.
 
     Raises:
         CalibrationError: None fits, or two fit about equally.
     """
-    off: dict[Unit, float] = {
+    off: dict[Units, float] = {
         unit: abs(float(np.log(spacing * metres / _TYPICAL_M)))
         for unit, metres in METRES.items()
         if spacing is not None and _within(spacing * metres, _POSSIBLE_M)
