@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -103,6 +103,25 @@ class Clocks:
 
     def __getitem__(self, camera: str) -> Clock:
         return self.clocks[camera]
+
+    def on(self, reference: str) -> Clocks:
+        """Express the same clocks on the own time of another camera; its uncertainty passes to nobody.
+
+        Raises:
+            KeyError: That camera has no clock.
+        """
+        base = self.clocks[reference]
+        clocks = {
+            name: replace(
+                clock,
+                offset_s=(clock.offset_s - base.offset_s) / base.rate,
+                rate=clock.rate / base.rate,
+                cov=clock.cov / base.rate**2,
+            )
+            for name, clock in self.clocks.items()
+        }
+        clocks[reference] = identity_clock(reference, base.epoch_s)
+        return replace(self, reference=reference, clocks=clocks)
 
 
 def unsynchronised_clocks(cameras: Iterable[str]) -> Clocks:

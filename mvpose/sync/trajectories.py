@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.skeleton import Skeleton, shared_skeleton, skeleton_of
 
 STEP_S = 1 / 50
-"""Spacing of the grid that a trajectory is kept on; between its points a cubic follows value and velocity."""
+"""Spacing of the grid that a trajectory is kept on."""
 
 # Face points move as the nose does, hands as the wrists: they would only count the same evidence again.
 _TIMING_JOINTS = (
@@ -46,7 +47,7 @@ class Trajectory:
     Attributes:
         start_s: Time of the first grid point.
         xy: (G, J, 2) normalised image coordinates (pixels where there is no calibration); NaN where unsupported.
-        velocity: (G, J, 2) their time derivative, per second.
+        velocity: (G, J, 2) their rate of change per second, smoothed twice as widely: the motion without its noise.
         size: (G,) extent of the body in the same units; noise is proportional to it.
     """
 
@@ -55,26 +56,43 @@ class Trajectory:
     velocity: np.ndarray
     size: np.ndarray
 
+    @cached_property
+    def _slope(self) -> np.ndarray:
+        """(G, J, 2) central differences of ``xy``, the tangents of a Catmull–Rom spline."""
+        padded = np.concatenate([2 * self.xy[:1] - self.xy[1:2], self.xy, 2 * self.xy[-1:] - self.xy[-2:-1]])
+        central = (padded[2:] - padded[:-2]) / 2
+        one_sided = np.where(np.isfinite(padded[2:]), padded[2:] - self.xy, self.xy - padded[:-2])
+        return np.where(np.isfinite(central), central, one_sided)
+
     @property
     def end_s(self) -> float:
         """Time of the last grid point."""
         return self.start_s + STEP_S * (len(self.xy) - 1)
 
     def at(self, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions (n, J, 2) by cubic Hermite interpolation, and sizes (n,), NaN outside the support."""
-        position = (np.asarray(time_s) - self.start_s) / STEP_S
-        inside = (position >= 0) & (position <= len(self.xy) - 1)
-        cell = np.clip(np.nan_to_num(position).astype(int), 0, max(len(self.xy) - 2, 0))
-        u = (position - cell)[:, None, None]
+        """Return positions (n, J, 2) by Catmull–Rom interpolation, and sizes (n,); NaN outside the support."""
+        cell, u, inside = self._locate(time_s)
         after = np.minimum(cell + 1, len(self.xy) - 1)
         u2, u3 = u * u, u * u * u
         xy = (
             (2 * u3 - 3 * u2 + 1) * self.xy[cell]
-            + (u3 - 2 * u2 + u) * STEP_S * self.velocity[cell]
+            + (u3 - 2 * u2 + u) * self._slope[cell]
             + (3 * u2 - 2 * u3) * self.xy[after]
-            + (u3 - u2) * STEP_S * self.velocity[after]
+            + (u3 - u2) * self._slope[after]
         )
         return np.where(inside[:, None, None], xy, np.nan), np.where(inside, self.size[cell], np.nan)
+
+    def velocity_at(self, time_s: np.ndarray) -> np.ndarray:
+        """Return smooth velocities (n, J, 2) by linear interpolation, per second; NaN outside the support."""
+        cell, u, inside = self._locate(time_s)
+        after = np.minimum(cell + 1, len(self.xy) - 1)
+        return np.where(inside[:, None, None], (1 - u) * self.velocity[cell] + u * self.velocity[after], np.nan)
+
+    def _locate(self, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        position = (np.asarray(time_s) - self.start_s) / STEP_S
+        inside = (position >= 0) & (position <= len(self.xy) - 1)
+        cell = np.clip(np.nan_to_num(position).astype(int), 0, max(len(self.xy) - 2, 0))
+        return cell, (position - cell)[:, None, None], inside
 
 
 def timing_skeleton(keypoints: Sequence[Keypoints2D]) -> Skeleton:
@@ -105,45 +123,59 @@ def camera_trajectories(
 
 
 def smooth_track(time_s: np.ndarray, xy: np.ndarray, score: np.ndarray) -> Trajectory:
-    """Fit a parabola round every grid time, weighted by a tricube kernel and by score.
+    """Smooth one track by local polynomial regression.
 
-    Local polynomial regression (Cleveland 1979). The kernel reaches 0.1 s to either side, two frames where frames are
-    further apart than that, so that it passes human motion and at least five frames carry each value.
+    The kernel of positions reaches 0.1 s to either side, two frames where frames are further apart than that, so that
+    it passes human motion and at least five frames carry each value; that of velocities reaches twice as far.
 
     Args:
         time_s: (n,) increasing times.
         xy: (n, J, 2) positions, NaN where missing.
         score: (n, J) weights in [0, 1].
     """
-    frame_s = float(np.median(np.diff(time_s)))
-    reach = max(0.1, 2.2 * frame_s)
-    half = int(np.ceil(reach / frame_s))
-    grid = np.arange(int(np.floor((time_s[-1] - time_s[0]) / STEP_S)) + 1) * STEP_S + time_s[0]
-    nearest = np.clip(np.searchsorted(time_s, grid), 0, len(time_s) - 1)
+    reach_s = max(0.1, 2.2 * float(np.median(np.diff(time_s))))
+    grid_s = np.arange(int(np.floor((time_s[-1] - time_s[0]) / STEP_S)) + 1) * STEP_S + time_s[0]
+    position, _ = local_parabola(time_s, xy, score, grid_s, reach_s)
+    _, velocity = local_parabola(time_s, xy, score, grid_s, 2 * reach_s)
+    return Trajectory(float(time_s[0]), position, velocity, _body_size(time_s, xy, grid_s))
+
+
+def local_parabola(
+    time_s: np.ndarray, xy: np.ndarray, score: np.ndarray, at_s: np.ndarray, reach_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a parabola round each wanted time, weighted by a tricube kernel and by score (Cleveland 1979).
+
+    Args:
+        time_s: (n,) increasing times.
+        xy: (n, J, 2) positions, NaN where missing.
+        score: (n, J) weights in [0, 1].
+        at_s: (G,) wanted times.
+        reach_s: Half width of the kernel, seconds.
+
+    Returns:
+        Values and slopes (G, J, 2); NaN where there are not frames enough on both sides: it neither extrapolates nor
+        bridges a gap wider than the kernel.
+    """
+    half = int(np.ceil(reach_s / float(np.median(np.diff(time_s)))))
+    nearest = np.clip(np.searchsorted(time_s, at_s), 0, len(time_s) - 1)
     window = nearest[:, None] + np.arange(-half, half + 1)
     valid = (window >= 0) & (window < len(time_s))
     window = np.clip(window, 0, len(time_s) - 1)
-    dt = np.where(valid, time_s[window] - grid[:, None], np.inf)
-    kernel = np.clip(1 - np.abs(dt / reach) ** 3, 0, None) ** 3
-    dt = np.where(valid, dt, 0.0)
-
+    dt = np.where(valid, (time_s[window] - at_s[:, None]) / reach_s, 1.0)
+    kernel = np.clip(1 - np.abs(dt) ** 3, 0, None) ** 3
     seen = np.isfinite(xy).all(-1)
     weight = kernel[:, :, None] * np.where(seen, score, 0.0)[window]  # (G, K, J)
-    moment = [np.einsum("gkj,gk->gj", weight, dt**p) for p in range(5)]
-    normal = np.stack([np.stack([moment[r + c] for c in range(3)], -1) for r in range(3)], -2)  # (G, J, 3, 3)
+    power = dt[:, :, None] ** np.arange(5)
+    moment = np.einsum("gkj,gkp->gjp", weight, power, optimize=True)
+    normal = moment[..., [[0, 1, 2], [1, 2, 3], [2, 3, 4]]]  # (G, J, 3, 3)
     filled = np.where(seen[..., None], xy, 0.0)[window]
-    right = np.stack([np.einsum("gkj,gk,gkjd->gjd", weight, dt**p, filled, optimize=True) for p in range(3)], -2)
-
-    # A value needs frames on both sides: the fit must not extrapolate, nor bridge a gap wider than the kernel.
+    right = np.einsum("gkj,gkp,gkjd->gjpd", weight, power[..., :3], filled, optimize=True)
     before = (weight * (dt <= 0)[:, :, None]).sum(1) > 1e-3
     after = (weight * (dt >= 0)[:, :, None]).sum(1) > 1e-3
-    scale = reach ** np.array([0.0, 1.0, 2.0])
-    scaled = normal / (scale[:, None] * scale[None, :])
-    supported = before & after & (np.linalg.det(scaled) > 1e-6 * np.maximum(moment[0], 1e-9) ** 3)
-    scaled = np.where(supported[..., None, None], scaled, np.eye(3))
-    beta = np.linalg.solve(scaled, right / scale[:, None]) / scale[:, None]
-    beta = np.where(supported[..., None, None], beta, np.nan)
-    return Trajectory(float(time_s[0]), beta[..., 0, :], beta[..., 1, :], _body_size(time_s, xy, grid))
+    supported = before & after & (np.linalg.det(normal) > 1e-6 * np.maximum(moment[..., 0], 1e-9) ** 3)
+    normal = np.where(supported[..., None, None], normal, np.eye(3))
+    coefficients = np.where(supported[..., None, None], np.linalg.solve(normal, right), np.nan)
+    return coefficients[..., 0, :], coefficients[..., 1, :] / reach_s
 
 
 def _body_size(time_s: np.ndarray, xy: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -1,0 +1,181 @@
+"""Set the synchronised reconstruction beside the raw one, on the same data, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvpose.atomic import atomic_path
+from mvpose.calib.rig import CameraRig
+from mvpose.clock import Clocks
+from mvpose.errors import FormatError
+from mvpose.formats.results import read_clocks, read_poses, write_json, write_poses
+from mvpose.keypoints import Keypoints2D
+from mvpose.pipeline import Built, Progress, Recording, build_poses, no_progress, raw_clocks
+from mvpose.poses import Poses3D
+from mvpose.recon.metrics import clock_errors, evaluate, mpjpe
+from mvpose.sync.offsets import OffsetGraph
+from mvpose.viz.report import RAW, SYNCED, TRUTH, Comparison, Shot, Variant, render_report
+from mvpose.workspace import Workspace, digest_of
+
+METRICS_FORMAT = "mvpose.metrics/1"
+_LABELS = {RAW: "Raw", SYNCED: "Synchronised", TRUTH: "True clocks"}
+_MOST_SHOTS = 6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known to be true of a session: its clocks, its poses (on those clocks' session time), or both."""
+
+    clocks: Clocks | None = None
+    poses: Poses3D | None = None
+
+
+def read_truth(paths: Sequence[Path]) -> Truth:
+    """Read a clocks.json and/or a poses3d.npz, in any order.
+
+    Raises:
+        FormatError: A file is neither, or there are two of a kind.
+    """
+    poses = [path for path in paths if path.suffix == ".npz"]
+    clocks = [path for path in paths if path.suffix != ".npz"]
+    for kind, found in (("poses", poses), ("clocks", clocks)):
+        if len(found) > 1:
+            raise FormatError(
+                f"{found[1]}: there are two files of true {kind}; give one clocks.json and one poses3d.npz"
+            )
+    return Truth(read_clocks(clocks[0]) if clocks else None, read_poses(poses[0]) if poses else None)
+
+
+def compare(
+    recording: Recording,
+    keypoints: Mapping[str, Keypoints2D],
+    offsets: OffsetGraph | None,
+    clocks: Clocks,
+    workspace: Workspace,
+    truth: Truth | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, dict[str, Any]]:
+    """Reconstruct with and without synchronisation, measure both, and write the report.
+
+    Returns:
+        The metrics of each variant: raw, synced, and truth where true clocks are given.
+    """
+    assert recording.rig is not None
+    start = time.perf_counter()
+    truth = truth or Truth()
+    rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
+    all_clocks = {RAW: raw_clocks(recording, clocks), SYNCED: clocks}
+    if truth.clocks is not None:
+        all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)
+    variants: list[Variant] = []
+    for done, (name, own) in enumerate(all_clocks.items()):
+        progress("compare", done, len(all_clocks) + 1)
+        built = build_poses(keypoints, recording.rig, own, recording.settings)
+        figures = measure(built, rig.subset(built.aligned.cameras), own, keypoints, truth, clocks)
+        variants.append(Variant(name, _LABELS[name], built.poses, own, figures))
+    progress("compare", len(all_clocks), len(all_clocks) + 1)
+    comparison = Comparison(
+        title=recording.session.name,
+        variants=tuple(variants),
+        rig=rig,
+        offsets=offsets,
+        shots=choose_shots(recording, keypoints, variants, rig),
+        warnings=tuple(workspace.warnings),
+        provenance={"session": str(recording.session.root), "calibration": str(recording.settings.calib)},
+        recorded_s={name: (float(k.time_s[0]), float(k.time_s[-1])) for name, k in keypoints.items()},
+    )
+    write_poses(variants[0].poses, workspace.poses3d_raw)
+    with atomic_path(workspace.report) as temporary:
+        temporary.write_text(render_report(comparison), encoding="utf-8")
+    metrics = {v.name: dict(v.metrics) for v in variants}
+    write_json({"format": METRICS_FORMAT, "session": recording.session.name, "variants": metrics}, workspace.metrics)
+    files = [workspace.poses3d_raw, workspace.report, workspace.metrics]
+    workspace.finish("compare", digest_of("always made anew"), files, time.perf_counter() - start)
+    progress("compare", len(all_clocks) + 1, len(all_clocks) + 1)
+    return metrics
+
+
+def _true_clocks(truth: Clocks, clocks: Clocks) -> Clocks:
+    """Express true clocks on the estimate's reference, and leave aside the cameras that have no estimate."""
+    if clocks.reference not in truth.clocks:
+        raise FormatError(f"the true clocks lack {clocks.reference}, on whose time the others are")
+    on_reference = truth.on(clocks.reference)
+    return replace(on_reference, clocks={n: c for n, c in on_reference.clocks.items() if n in clocks.clocks})
+
+
+def measure(
+    built: Built,
+    rig: CameraRig,
+    own: Clocks,
+    keypoints: Mapping[str, Keypoints2D],
+    truth: Truth,
+    clocks: Clocks,
+) -> dict[str, float]:
+    """Measure one variant: what needs no truth always, MPJPE and timing error where there is one.
+
+    Args:
+        built: Poses and the keypoints behind them.
+        rig: The cameras of those keypoints.
+        own: The clocks of this variant.
+        keypoints: Each camera's keypoints, for the middle of its recording.
+        truth: What is known.
+        clocks: The estimated clocks, on whose reference all variants are.
+    """
+    metrics: dict[str, float] = dict(evaluate(built.poses, built.aligned, rig))
+    if truth.poses is not None:
+        poses = truth.poses
+        if truth.clocks is not None:
+            time_s = truth.clocks[clocks.reference].to_camera(poses.time_s)
+            poses = replace(poses, time_s=time_s)
+        metrics |= mpjpe(built.poses, poses)
+    if truth.clocks is not None:
+        middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+        errors = clock_errors(own, truth.clocks, middle)
+        metrics |= {key: value for key, value in errors.items() if key.startswith("timing_error")}
+    return metrics
+
+
+def choose_shots(
+    recording: Recording, keypoints: Mapping[str, Keypoints2D], variants: Sequence[Variant], rig: CameraRig
+) -> tuple[Shot, ...]:
+    """Pick the frames that show best what synchronisation does: every camera at the moments of the fastest movement."""
+    synced = next(v for v in variants if v.name == SYNCED)
+    moments = fastest_moments(synced.poses, max(1, _MOST_SHOTS // max(len(rig), 1)))
+    shots: list[Shot] = []
+    for moment in moments:
+        for camera in rig:
+            times = keypoints[camera.name].time_s
+            t_camera = float(synced.clocks[camera.name].to_camera(moment))
+            index = int(np.argmin(np.abs(times - t_camera)))
+            if not times[0] <= t_camera <= times[-1] or len(shots) == _MOST_SHOTS:
+                continue
+            video = recording.videos.get(camera.name)
+            image = video.frame(index) if video is not None and index < video.n_frames else None
+            at = {v.name: float(v.clocks[camera.name].to_session(times[index])) for v in variants}
+            shots.append(Shot(camera, image, at, f"{camera.name}, frame {index}, {at[SYNCED]:.2f} s"))
+    return tuple(shots)
+
+
+def fastest_moments(poses: Poses3D, count: int, apart_s: float = 1.0) -> list[float]:
+    """Return the session times, seconds, of the fastest movement, at least ``apart_s`` apart; none without poses."""
+    if len(poses.time_s) < 3:
+        return []
+    step = np.linalg.norm(poses.xyz_m[2:] - poses.xyz_m[:-2], axis=-1)
+    seen = np.isfinite(step)
+    # A person hardly seen must not win by the one joint that jumps.
+    mean = np.where(seen.mean((1, 2)) >= 0.3, np.where(seen, step, 0).sum((1, 2)) / np.maximum(seen.sum((1, 2)), 1), 0)
+    moments: list[float] = []
+    for index in np.argsort(-mean, kind="stable"):
+        t = float(poses.time_s[index + 1])
+        if len(moments) == count or mean[index] <= 0 or not math.isfinite(mean[index]):
+            break
+        if all(abs(t - other) >= apart_s for other in moments):
+            moments.append(t)
+    return moments

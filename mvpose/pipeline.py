@@ -1,0 +1,347 @@
+"""The corridor between the rooms. Each stage loads what it needs, makes one pure call and saves what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvpose.calib.files import Units, read_rig
+from mvpose.calib.rig import CameraRig, match_sizes
+from mvpose.clock import Clocks, unsynchronised_clocks
+from mvpose.detect.choose import choose_detector
+from mvpose.detect.tracks import track_people
+from mvpose.detect.videos import detect_video
+from mvpose.errors import ReconstructionError, SessionError, SyncError
+from mvpose.formats.keypoints2d import read_keypoints, read_npz, write_keypoints
+from mvpose.formats.motion import EXPORTS
+from mvpose.formats.results import (
+    read_clocks,
+    read_offsets,
+    read_poses,
+    write_clocks,
+    write_offsets,
+    write_poses,
+)
+from mvpose.keypoints import AlignedKeypoints, Keypoints2D
+from mvpose.poses import Poses3D
+from mvpose.recon.align import align, timeline
+from mvpose.recon.associate import associate
+from mvpose.recon.smooth import smooth
+from mvpose.recon.triangulate import triangulate
+from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
+from mvpose.sync.estimate import Hint, estimate_offsets
+from mvpose.sync.offsets import OffsetGraph
+from mvpose.sync.solve import solve_clocks
+from mvpose.video import Video, probe
+from mvpose.workspace import Workspace, digest_of, file_digest
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose; every field is an option of the command line."""
+
+    calib: Path | None = None
+    units: Units | None = None  # of a calibration whose format has none
+    detector: str = "auto"
+    checkpoint: Path | None = None  # weights of the pose network, in place of the model zoo's
+    synchronise: bool = True
+    fps: float | None = None  # of the 3D poses; default: the reference camera's
+    start_s: float | None = None  # first and last session time of the 3D poses
+    end_s: float | None = None
+    reference: str | None = None
+    skip: tuple[str, ...] = ()
+    smooth: bool = True
+    jobs: int = 1  # cameras detected at the same time
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A session with its videos probed and its calibration checked against them, before hours of work."""
+
+    session: Session
+    videos: Mapping[str, Video]
+    rig: CameraRig | None
+    settings: Settings
+
+    @property
+    def hints(self) -> dict[str, Hint]:
+        """What the user knows of the clocks; the reference is certain as soon as another camera has a hint."""
+        hints = {
+            c.name: Hint(c.offset_hint_s, c.hint_sigma_s) for c in self.session.cameras if c.offset_hint_s is not None
+        }
+        reference = self.settings.reference or self.session.reference
+        return {reference: Hint(0.0, 0.0), **hints} if reference and hints else hints
+
+
+def open_recording(path: Path, settings: Settings) -> Recording:
+    """Look at everything a session brings before working on any of it.
+
+    Raises:
+        SessionError: The folder does not hold a usable session.
+        VideoError: A video is damaged.
+        CalibrationError: The calibration is wrong, or lacks a camera, or is of other images.
+    """
+    session = without(open_session(path), settings.skip)
+    if settings.reference is not None and settings.reference not in session.names:
+        raise SessionError(
+            f"--reference {settings.reference} is no camera of {path}; it has {', '.join(session.names)}"
+        )
+    rig = None if settings.calib is None else read_rig(settings.calib, units=settings.units).subset(session.names)
+    videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
+    if rig is not None:
+        rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
+    return Recording(session, videos, rig, settings)
+
+
+def detect(recording: Recording, workspace: Workspace, progress: Progress = no_progress) -> dict[str, Keypoints2D]:
+    """Get every camera's tracked keypoints: from its keypoint file, else from an earlier run, else from its video."""
+    sources = recording.session.cameras
+    digests = {source.name: _source_digest(source, recording.settings) for source in sources}
+    keypoints: dict[str, Keypoints2D] = {}
+    missing = []
+    for source in sources:
+        path = workspace.keypoints2d(source.name)
+        if source.keypoints is None and not workspace.is_current(f"detect:{source.name}", digests[source.name]):
+            missing.append(source)
+        elif source.keypoints is None:
+            keypoints[source.name] = read_npz(path)
+        else:
+            start = time.perf_counter()
+            keypoints[source.name] = _given_keypoints(source, recording)
+            write_keypoints(keypoints[source.name], path)
+            workspace.finish(f"detect:{source.name}", digests[source.name], [path], time.perf_counter() - start)
+    for source, found, seconds in _detect_videos(missing, recording, progress):
+        path = workspace.keypoints2d(source.name)
+        write_keypoints(found, path)
+        facts = {"frames": found.n_frames, "skeleton": found.skeleton.name}
+        workspace.finish(f"detect:{source.name}", digests[source.name], [path], seconds, **facts)
+        keypoints[source.name] = found
+    return {name: keypoints[name] for name in recording.session.names}
+
+
+def _source_digest(source: CameraSource, settings: Settings) -> str:
+    files = [*source.videos, *(p for p in (source.keypoints, source.timestamps, settings.checkpoint) if p is not None)]
+    return digest_of([file_digest(p) for p in files], source.fps, source.start_s, settings.detector)
+
+
+def _given_keypoints(source: CameraSource, recording: Recording) -> Keypoints2D:
+    session = recording.session
+    size = None if recording.rig is None else recording.rig[source.name].size_px
+    keypoints = read_keypoints(
+        source,
+        recording.videos.get(source.name),
+        skeleton=session.skeleton,
+        frame_base=session.frame_base,
+        size_px=size,
+    )
+    return keypoints if keypoints.is_tracked else track_people(keypoints)
+
+
+class _StoppedError(Exception):
+    """Another camera failed or the user interrupted: this one's detection ends early."""
+
+
+def _detect_videos(
+    sources: list[CameraSource], recording: Recording, progress: Progress
+) -> Iterable[tuple[CameraSource, Keypoints2D, float]]:
+    """Yield each camera's detections and the seconds they took, as they get ready, ``jobs`` cameras at a time."""
+    if not sources:
+        return
+    settings = recording.settings
+    stop = threading.Event()
+    local = threading.local()
+
+    def run(source: CameraSource) -> tuple[CameraSource, Keypoints2D, float]:
+        start = time.perf_counter()
+        if not hasattr(local, "detector"):
+            local.detector = choose_detector(settings.detector, checkpoint=settings.checkpoint)
+        video = recording.videos[source.name]
+
+        def tell(done: int, total: int) -> None:
+            if stop.is_set():
+                raise _StoppedError
+            progress(f"detect {source.name}", done, total)
+
+        found = detect_video(video, camera_times(source, video), local.detector, progress=tell)
+        return source, found, time.perf_counter() - start
+
+    with ThreadPoolExecutor(max(1, settings.jobs)) as pool:
+        try:
+            for future in as_completed([pool.submit(run, source) for source in sources]):
+                yield future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def synchronise(
+    recording: Recording, keypoints: Mapping[str, Keypoints2D], workspace: Workspace, progress: Progress = no_progress
+) -> tuple[OffsetGraph, Clocks]:
+    """Estimate all pairs, solve for the clocks, and name whoever has none."""
+    reference = recording.settings.reference or recording.session.reference
+    rig = recording.rig
+    hints = recording.hints
+    digest = digest_of(_keypoint_digests(keypoints, workspace), _rig_digest(rig), reference, sorted(hints.items()))
+    if workspace.is_current("sync", digest):
+        graph, clocks = read_offsets(workspace.offsets), read_clocks(workspace.clocks)
+    else:
+        start = time.perf_counter()
+        cameras = None if rig is None else {camera.name: camera for camera in rig}
+        tell = _telling("synchronise", progress)
+        graph = estimate_offsets(keypoints, cameras, hints=hints, progress=tell)
+        epochs = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+        graph, clocks = solve_clocks(graph, epochs, reference=reference)
+        write_offsets(graph, workspace.offsets)
+        write_clocks(clocks, workspace.clocks)
+        workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
+    for name, why in clocks.unsynchronised.items():
+        log.warning(
+            "%s is not synchronised: %s. It is left out; check that it shows the same people, or give "
+            "offset_hint_s in session.toml",
+            name,
+            why,
+        )
+    for name, clock in clocks.clocks.items():
+        if clock.verdict != "good":
+            log.warning("the clock of %s is doubtful: %s", name, clock.why)
+    return graph, clocks
+
+
+def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total)
+
+
+def _keypoint_digests(keypoints: Mapping[str, Keypoints2D], workspace: Workspace) -> dict[str, str]:
+    return {name: file_digest(workspace.keypoints2d(name)) for name in keypoints}
+
+
+def _rig_digest(rig: CameraRig | None) -> str:
+    if rig is None:
+        return ""
+    return digest_of(
+        rig.up,
+        [(c.name, c.size_px, c.K.tolist(), c.dist.tolist(), c.cam_from_world.tolist(), c.model) for c in rig],
+    )
+
+
+@dataclass(frozen=True)
+class Built:
+    """3D poses and the aligned keypoints that they were made from."""
+
+    poses: Poses3D
+    aligned: AlignedKeypoints
+
+
+def build_poses(keypoints: Mapping[str, Keypoints2D], rig: CameraRig, clocks: Clocks, settings: Settings) -> Built:
+    """Fuse keypoints and clocks into poses: align → associate → triangulate → smooth.
+
+    Raises:
+        ReconstructionError: Fewer than two cameras have a clock, or nobody is seen by two of them.
+    """
+    synchronised = {name: k for name, k in keypoints.items() if name in clocks.clocks}
+    time_s = timeline(synchronised, clocks, fps=settings.fps, start_s=settings.start_s, end_s=settings.end_s)
+    aligned = associate(align(synchronised, clocks, time_s), rig.subset(synchronised))
+    poses = triangulate(aligned, rig.subset(synchronised))
+    return Built(smooth(poses) if settings.smooth else poses, aligned)
+
+
+def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clocks, workspace: Workspace) -> Poses3D:
+    """Make the 3D poses and save them.
+
+    Raises:
+        SyncError: Fewer than two cameras have a clock.
+        ReconstructionError: Nobody is seen by two cameras at once.
+    """
+    if len(clocks.clocks) < 2:
+        reasons = "; ".join(f"{name}: {why}" for name, why in clocks.unsynchronised.items())
+        raise SyncError(f"fewer than two cameras share a clock, so there is no 3D: {reasons}")
+    rig = _calibrated(recording)
+    s = recording.settings
+    digest = digest_of(
+        _keypoint_digests(keypoints, workspace),
+        _rig_digest(rig),
+        _clock_values(clocks),
+        (s.fps, s.start_s, s.end_s, s.smooth),
+    )
+    if workspace.is_current("reconstruct", digest):
+        return read_poses(workspace.poses3d)
+    start = time.perf_counter()
+    poses = build_poses(keypoints, rig, clocks, s).poses
+    if not len(poses.person_ids):
+        raise ReconstructionError(
+            "nobody is seen by two synchronised cameras at once, so there is no 3D. Check that the cameras see the "
+            "same people and that the calibration belongs to this recording."
+        )
+    write_poses(poses, workspace.poses3d)
+    facts = {"frames": len(poses.time_s), "people": len(poses.person_ids)}
+    workspace.finish("reconstruct", digest, [workspace.poses3d], time.perf_counter() - start, **facts)
+    return poses
+
+
+def _calibrated(recording: Recording) -> CameraRig:
+    if recording.rig is None:
+        raise ReconstructionError("3D needs a calibration: give --calib")
+    return recording.rig
+
+
+def _clock_values(clocks: Clocks) -> list[Any]:
+    return [(name, c.offset_s, c.rate, c.cov.tolist()) for name, c in clocks.clocks.items()]
+
+
+def export(poses: Poses3D, workspace: Workspace, kinds: Iterable[str] = tuple(EXPORTS)) -> list[Path]:
+    """Write the poses for other programs and return the files."""
+    start = time.perf_counter()
+    written = [path for kind in kinds for path in EXPORTS[kind](poses, workspace.exports)]
+    workspace.finish("export", digest_of(file_digest(workspace.poses3d)), written, time.perf_counter() - start)
+    return written
+
+
+def raw_clocks(recording: Recording, clocks: Clocks) -> Clocks:
+    """Return the clocks of the same cameras as if nothing had been synchronised."""
+    names = [clocks.reference, *(n for n in recording.session.names if n in clocks.clocks and n != clocks.reference)]
+    return unsynchronised_clocks(names)
+
+
+def taken_as_they_stand(recording: Recording, workspace: Workspace) -> Clocks:
+    """Return and save clocks for ``--no-sync``: each camera's own time, with a verdict that says so."""
+    reference = recording.settings.reference or recording.session.reference or recording.session.names[0]
+    names = [reference, *(n for n in recording.session.names if n != reference)]
+    plain = unsynchronised_clocks(names)
+    why = "taken as it stands (--no-sync)"
+    clocks = {n: c if n == reference else replace(c, verdict="doubtful", why=why) for n, c in plain.clocks.items()}
+    plain = replace(plain, clocks=clocks)
+    write_clocks(plain, workspace.clocks)
+    return plain
+
+
+def require_people(keypoints: Mapping[str, Keypoints2D]) -> None:
+    """Refuse a session in which nobody is seen at all.
+
+    Raises:
+        SyncError: No camera has a single person.
+    """
+    if not any(np.isfinite(k.xy_px).any() for k in keypoints.values()):
+        raise SyncError(f"nobody is seen in any of {', '.join(keypoints)}; there is nothing to synchronise by")
+
+
+def require_cameras(recording: Recording) -> None:
+    """Refuse a session of fewer than two cameras."""
+    require_two(recording.session)
