@@ -7,6 +7,7 @@ distortion, or a viewpoint made up for the picture.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,22 +15,27 @@ import numpy as np
 from mvpose.calib.camera import Camera
 from mvpose.viz.scene import BLUE, VERMILLION, People, Stage
 
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
+
 PAPER_RGB = np.array([248, 249, 250])
 _INK_RGB = np.array([55, 65, 81])
 _GRID_RGB = np.array([196, 203, 211])
 _SHADOW_RGB = np.array([208, 212, 218])
 _LIMB_RADIUS_M = 0.028
-_JOINT_RADIUS_M = 0.036
 _SUBPIXEL_BITS = 4
 
 
-def draw_people(image: np.ndarray, camera: Camera, people: People, halo: bool = False) -> np.ndarray:
+def draw_people(
+    image: np.ndarray, camera: Camera, people: People, limb_radius_m: float = _LIMB_RADIUS_M, halo: bool = False
+) -> np.ndarray:
     """Return a copy of ``image`` with the people painted over it.
 
     Args:
         image: (H, W, 3) uint8 RGB, of the camera's size.
         camera: Where from; its distortion is applied.
         people: Whom to draw.
+        limb_radius_m: How thick the limbs are in the world, metres; joints are a little thicker.
         halo: Paint a white rim, so that limbs stand out from a photograph.
     """
     image = np.ascontiguousarray(image).copy()
@@ -38,8 +44,10 @@ def draw_people(image: np.ndarray, camera: Camera, people: People, halo: bool = 
     joint_z = people.joints_m @ camera.R[2] + camera.t[2]
     least = max(image.shape[:2]) / 900
     limbs_there, joints_there = np.isfinite(ends).all(axis=(1, 2)), np.isfinite(joints).all(axis=-1)
-    strokes = [(limb_z[i], ends[i], people.limb_rgb[i], _LIMB_RADIUS_M) for i in np.flatnonzero(limbs_there)]
-    dots = [(joint_z[i], joints[i][None], people.joint_rgb[i], _JOINT_RADIUS_M) for i in np.flatnonzero(joints_there)]
+    strokes = [(limb_z[i], ends[i], people.limb_rgb[i], limb_radius_m) for i in np.flatnonzero(limbs_there)]
+    dots = [
+        (joint_z[i], joints[i][None], people.joint_rgb[i], 1.3 * limb_radius_m) for i in np.flatnonzero(joints_there)
+    ]
     # A joint lies in front of the limbs that meet in it.
     far_to_near = sorted(strokes + dots, key=lambda item: -item[0] + (0.05 if len(item[1]) == 1 else 0.0))
     sized = [(xy, rgb, max(radius * camera.focal_px / z, least)) for z, xy, rgb, radius in far_to_near]
@@ -99,7 +107,9 @@ def annotate(image: np.ndarray, camera: Camera, stage: Stage, caption: str, shar
     font, margin, ink = _font(em), 1.4 * em, tuple(_INK_RGB.tolist())
     for name, (x, y) in zip(stage.camera_names, camera.project(stage.camera_centers_m), strict=True):
         if np.isfinite([x, y]).all():
-            draw.text((x, y - 0.5 * em), name, font=font, fill=ink, anchor="mb", stroke_width=2, stroke_fill=(248, 249, 250))
+            draw.text(
+                (x, y - 0.5 * em), name, font=font, fill=ink, anchor="mb", stroke_width=2, stroke_fill=(248, 249, 250)
+            )
     draw.text((margin, height - margin), caption, font=font, fill=ink, anchor="ls")
     if sides:
         x = width - margin
@@ -110,7 +120,7 @@ def annotate(image: np.ndarray, camera: Camera, stage: Stage, caption: str, shar
     return np.asarray(picture)
 
 
-def _font(size_px: int):  # noqa: ANN202
+def _font(size_px: int) -> FreeTypeFont:
     import matplotlib
     from PIL import ImageFont
 
@@ -122,7 +132,9 @@ def _capsule(image: np.ndarray, xy: np.ndarray, radius: float, rgb: np.ndarray) 
     if len(xy) == 1:
         center = _fixed(xy)
         if center is not None:
-            cv2.circle(image, center[0], round(radius * 2**_SUBPIXEL_BITS), _colour(rgb), -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.circle(
+                image, center[0], round(radius * 2**_SUBPIXEL_BITS), _colour(rgb), -1, cv2.LINE_AA, _SUBPIXEL_BITS
+            )
     else:
         _line(image, xy, 2 * radius, rgb)
 

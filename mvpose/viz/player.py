@@ -246,7 +246,7 @@ class _Player:
         mesh.vertex_colors = vector.Vector3dVector(rgb / 255)
         mesh.compute_vertex_normals()
 
-    def _reset_view(self) -> None:
+    def _reset_view(self) -> bool:
         control = self._window.get_view_control()
         parameters = control.convert_to_pinhole_camera_parameters()
         size = parameters.intrinsic
@@ -256,6 +256,7 @@ class _Player:
         control.convert_from_pinhole_camera_parameters(parameters, allow_arbitrary=True)
         control.set_constant_z_near(0.05)
         control.set_constant_z_far(200.0)
+        return True
 
     def _bind_keys(self) -> None:
         space, right, left, down, up, page_up, page_down, home, end = 32, 262, 263, 264, 265, 266, 267, 268, 269
@@ -273,7 +274,7 @@ class _Player:
         }
         for key, action in actions.items():
             self._window.register_key_callback(key, lambda _window, action=action: self._act(action))
-        self._window.register_key_callback(ord("R"), lambda _window: self._reset_view() or True)
+        self._window.register_key_callback(ord("R"), lambda _window: self._reset_view())
 
     def _act(self, action: Callable[[Playback], Playback]) -> bool:
         self._state = action(self._state)
@@ -311,7 +312,9 @@ def tubes(ends: np.ndarray, rgb: np.ndarray, radius: float) -> tuple[np.ndarray,
     vertices = ends[:, :, None] + radius * ring[:, None]  # (M, 2, S, 3)
     k = np.arange(_SIDES)
     following = (k + 1) % _SIDES
-    one = np.concatenate([np.stack([k, following, k + _SIDES], 1), np.stack([following, following + _SIDES, k + _SIDES], 1)])
+    one = np.concatenate(
+        [np.stack([k, following, k + _SIDES], 1), np.stack([following, following + _SIDES, k + _SIDES], 1)]
+    )
     return _repeated(vertices.reshape(len(ends), -1, 3), one, rgb)
 
 
@@ -324,11 +327,15 @@ def balls(centers: np.ndarray, rgb: np.ndarray, radius: float) -> tuple[np.ndarr
     unit = np.stack([np.sin(lat) * np.cos(lon), np.sin(lat) * np.sin(lon), np.cos(lat)], axis=-1)
     row, k = (a.ravel() for a in np.meshgrid(np.arange(rows), np.arange(_SIDES), indexing="ij"))
     here, there = row * _SIDES + k, row * _SIDES + (k + 1) % _SIDES
-    one = np.concatenate([np.stack([here, here + _SIDES, there], 1), np.stack([there, here + _SIDES, there + _SIDES], 1)])
+    one = np.concatenate(
+        [np.stack([here, here + _SIDES, there], 1), np.stack([there, here + _SIDES, there + _SIDES], 1)]
+    )
     return _repeated(centers[:, None] + radius * unit, one, rgb)
 
 
-def _repeated(vertices: np.ndarray, triangles: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _repeated(
+    vertices: np.ndarray, triangles: np.ndarray, rgb: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join N copies (N, V, 3) of one body with its triangles (F, 3) and a colour (N, 3) each."""
     n, v = vertices.shape[:2]
     joined = (triangles + v * np.arange(n)[:, None, None]).reshape(-1, 3)
