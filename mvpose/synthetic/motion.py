@@ -222,9 +222,11 @@ def read_motion_pack(path_npz: Path) -> dict[str, Motion]:
     ]
     skeleton = skeleton_of(names)
     clips = {name: xyz for name, xyz in arrays.items() if name != "joint_names"}
-    without = [name for name in clips if name not in rates]
-    if without:
-        raise FormatError(f"{index} gives no rate for clip {without[0]} of {path_npz.name}")
+    for name, xyz in clips.items():
+        if name not in rates:
+            raise FormatError(f"{index} gives no rate for clip {name} of {path_npz.name}")
+        if xyz.ndim != 3 or len(xyz) < 2 or xyz.shape[1:] != (len(skeleton), 3):
+            raise FormatError(f"{path_npz}: clip {name} is {xyz.shape}, not (T, {len(skeleton)}, 3)")
     return {name: Motion(np.arange(len(xyz)) / rates[name], xyz[:, None], skeleton) for name, xyz in clips.items()}
 
 
@@ -377,7 +379,7 @@ def _enact(rng: np.random.Generator, time_s: np.ndarray, root_m: np.ndarray) -> 
     angles = _walk_angles(phase, effort)
     _add_idling(rng, angles, rate_hz)
     rise_m = np.zeros(n)
-    for start, end, act in _episodes(rng, time_s, effort):
+    for start, end, act in (*_arm_episodes(rng, time_s), *_standing_episodes(rng, time_s, effort)):
         act(rng, time_s[start:end], {name: value[start:end] for name, value in angles.items()}, rise_m[start:end])
     heading = _heading(rng, velocity, rate_hz)
     return _forward_kinematics(angles, stature, root_m, heading, rise_m)
@@ -465,24 +467,29 @@ def _add_idling(rng: np.random.Generator, angles: _Angles, rate_hz: float) -> No
 _Act = Callable[[np.random.Generator, np.ndarray, _Angles, np.ndarray], None]
 
 
-def _episodes(rng: np.random.Generator, time_s: np.ndarray, effort: np.ndarray) -> Iterator[tuple[int, int, _Act]]:
-    """Choose what a person does when: frames [start, end) and the act; whole-body acts only while standing."""
+def _arm_episodes(rng: np.random.Generator, time_s: np.ndarray) -> Iterator[tuple[int, int, _Act]]:
+    """Choose what the arms do when, walking or standing: frames [start, end) and the act."""
     rate_hz = 1 / (time_s[1] - time_s[0])
     start_s = rng.uniform(0, 3)
     while start_s < time_s[-1] - 1.5:
-        length_s = min(rng.uniform(2, 6), time_s[-1] - start_s)
-        start, end = (int(t * rate_hz) for t in (start_s, start_s + length_s))
-        still = effort[start:end] < 0.1
-        short = start + int(1.5 * rate_hz)
-        if still[: short - start].all() and rng.random() < 0.5:
-            act: _Act = (_squat, _jump)[rng.integers(2)]
-            end = min(end, short if act is _jump else end)
-            while not still[: end - start].all():
-                end -= 1
+        end_s = min(start_s + rng.uniform(2, 6), time_s[-1])
+        yield int(start_s * rate_hz), int(end_s * rate_hz), (_wave, _punch, _reach, _reach)[rng.integers(4)]
+        start_s = end_s + rng.uniform(0.3, 4)
+
+
+def _standing_episodes(
+    rng: np.random.Generator, time_s: np.ndarray, effort: np.ndarray
+) -> Iterator[tuple[int, int, _Act]]:
+    """Choose in which pauses of the walk somebody squats or jumps: frames [start, end) and the act."""
+    rate_hz = 1 / (time_s[1] - time_s[0])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], effort < 0.1, [False]])))
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - first < 1.6 * rate_hz or rng.random() < 0.5:
+            continue
+        if rng.random() < 0.5:
+            yield first, first + int(1.6 * rate_hz), _jump
         else:
-            act = (_wave, _punch, _reach, _reach)[rng.integers(4)]
-        yield start, end, act
-        start_s = end / rate_hz + rng.uniform(0.3, 4)
+            yield first, min(end, first + int(rng.uniform(1.6, 5) * rate_hz)), _squat
 
 
 def _blend(angles: _Angles, name: str, wanted: np.ndarray, weight: np.ndarray) -> None:

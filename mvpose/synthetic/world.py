@@ -15,7 +15,6 @@ from scipy.ndimage import binary_closing
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock, Clocks, identity_clock
-from mvpose.geometry import homogeneous
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.poses import Poses3D
 from mvpose.skeleton import Skeleton, skeleton_of
@@ -119,7 +118,7 @@ def make_world(
 ) -> World:
     """Let cameras record a motion, each on its own clock.
 
-    Camera c starts at a random instant in the first ``max_offset_s`` of the session and stops in its last
+    Each camera starts at a random instant in the first ``max_offset_s`` of the session and stops in its last
     ``max_offset_s / 4``, so all record together for at least ``duration_s − 1.25 max_offset_s``.
 
     Args:
@@ -152,7 +151,7 @@ def make_world(
         times = np.arange(int(length_s * rate_hz)) / rate_hz
         wobble = np.clip(jitter_s * rng.standard_normal(len(times)), -0.4 / rate_hz, 0.4 / rate_hz)
         times = (times + wobble)[rng.random(len(times)) >= dropped_frames]
-        first_s = times[0]
+        first_s = times[0]  # may lie before 0 by the wobble; half a frame's delay keeps it inside the motion
         frame_times[name] = times - first_s
         offset_s = motion.time_s[0] + start_s + rate * (first_s + 0.5 / rate_hz)
         epoch_s = float(frame_times[name][-1] / 2)
@@ -229,16 +228,23 @@ def observe_labelled(
 def project_visible(camera: Camera, xyz_m: np.ndarray) -> np.ndarray:
     """Project world points (..., 3) to pixels (..., 2); NaN where they do not lie inside the image.
 
-    Points far outside are cut off before the lens's polynomial, which can fold them back into the image.
+    Points farther off the axis than the lens's polynomial is valid for are left out: it folds them back into the image.
     """
     cam = xyz_m @ camera.R.T + camera.t
     with np.errstate(divide="ignore", invalid="ignore"):
-        pinhole = homogeneous(cam[..., :2] / cam[..., 2:]) @ camera.K[:2].T
-        size = np.array(camera.size_px)
-        near = (cam[..., 2] > 0.1) & (np.abs(pinhole - size / 2) < size).all(axis=-1)
+        valid = (cam[..., 2] > 0.1) & (np.hypot(cam[..., 0], cam[..., 1]) < _valid_radius(camera) * cam[..., 2])
     xy = np.full((*xyz_m.shape[:-1], 2), np.nan)
-    xy[near] = camera.project(xyz_m[near])
+    xy[valid] = camera.project(xyz_m[valid])
     return np.where(_inside(camera, xy)[..., None], xy, np.nan)
+
+
+def _valid_radius(camera: Camera) -> float:
+    """Return the distance from the axis, on the plane z = 1, up to which a larger one lies farther out in the image."""
+    radius = np.linspace(0, 10, 1001)
+    points = np.stack([radius, np.zeros_like(radius), np.ones_like(radius)], axis=1)
+    image_x = camera.project((points - camera.t) @ camera.R)[:, 0]
+    folds = np.flatnonzero(np.diff(image_x) <= 0)
+    return float(radius[folds[0]] if len(folds) else radius[-1])
 
 
 def in_image(camera: Camera, xyz_m: np.ndarray) -> np.ndarray:
