@@ -85,10 +85,10 @@ def read_timestamps(camera: str, path: Path) -> np.ndarray:
     rows = [row for row in (line.strip().lstrip("#").strip() for line in lines) if row]
     if not rows:
         raise SessionError(f"{camera}: {path} holds no times; it needs one a frame, in seconds.")
-    delimiter = next((d for d in (";", "\t", ",") if d in rows[-1]), None)
+    delimiter = next((d for d in (";", "\t", ",") if d in rows[len(rows) // 2]), None)
     table = [_cells(row, delimiter) for row in rows]
     header = [] if any(np.isfinite(_number(cell)) for cell in table[0]) else table.pop(0)
-    column = _time_column(camera, path, header, table[-1] if table else [])
+    column = _time_column(camera, path, header, table[len(table) // 2] if table else [])
     times = np.array([_number(cells[column]) if column < len(cells) else np.nan for cells in table])
     try:
         times, repaired = increasing_times(times)

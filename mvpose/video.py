@@ -292,7 +292,7 @@ def _packet_pts(
     size_bytes = path.stat().st_size
     pts: list[int | None] = []
     n_packets = 0
-    is_cut = False
+    is_cut = lasts = False
     end_s = 0.0
     last_dts: int | None = None
     for packet in container.demux():
@@ -302,6 +302,7 @@ def _packet_pts(
             continue
         n_packets += 1
         is_cut |= packet.is_corrupt
+        lasts |= bool(packet.duration)
         if packet.dts is not None:
             if last_dts is not None and packet.dts < last_dts:
                 raise VideoError(
@@ -318,7 +319,9 @@ def _packet_pts(
     is_cut |= len(stream.index_entries or ()) > n_packets
     is_cut |= container.format.name == "avi" and stream.frames > n_packets
     if container.format.name.startswith("matroska") and container.duration is not None and pts:
-        is_cut |= container.duration / 1e6 > end_s + 2 * end_s / len(pts) + 0.1
+        # Within less than one frame, which the end lacks if packets do not say how long they last.
+        slack = 0.75 if lasts else 1.75
+        is_cut |= container.duration / 1e6 > end_s + slack * end_s / len(pts)
     if is_cut:
         raise _truncated(camera, path)
     return pts

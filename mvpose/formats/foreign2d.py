@@ -117,7 +117,7 @@ def _read_mmpose(frames: Any, meta: Any, skeleton: str | None) -> ForeignKeypoin
 
 
 def _read_coco(annotations: Any, dataset: dict[str, Any], skeleton: str | None) -> ForeignKeypoints:
-    """Read a list of results, or a data set, whose images say where frames begin and whose category names the joints."""
+    """Read a list of results, or a data set, whose images say where frames begin and whose category names joints."""
     people: list[_Person] = []
     categories: set[Any] = set()
     for item in _items(annotations, "its list of annotations"):

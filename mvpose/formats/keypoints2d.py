@@ -161,8 +161,8 @@ def _place_npz(source: CameraSource, video: Video | None, keypoints: Keypoints2D
         _check_length(source, keypoints.n_frames, video.n_frames)
         if keypoints.size_px != video.size_px:
             raise FormatError(
-                f"{source.name}: {source.keypoints} was made from images of {_by(keypoints.size_px)} px, and the video has "
-                f"{_by(video.size_px)} px; remove it, so that keypoints are detected anew."
+                f"{source.name}: {source.keypoints} was made from images of {_by(keypoints.size_px)} px, and the video "
+                f"has {_by(video.size_px)} px; remove it, so that keypoints are detected anew."
             )
     if source.timestamps is None:
         times = keypoints.time_s + source.start_s
