@@ -81,8 +81,12 @@ class Keypoints2D:
 
     @property
     def frame_rate(self) -> float:
-        """Median frames per second of the camera's own clock; NaN for fewer than two frames."""
-        return float(1 / np.median(np.diff(self.time_s))) if self.n_frames > 1 else float("nan")
+        """Frames per second of the camera's own clock, dropped frames aside; NaN for fewer than two frames."""
+        if self.n_frames < 2:
+            return float("nan")
+        # Containers round times to milliseconds: 33, 33, 34. Their mean is the frame rate, their median is not.
+        step_s = np.diff(self.time_s)
+        return float(1 / step_s[step_s <= 1.5 * np.median(step_s)].mean())
 
     @property
     def is_tracked(self) -> bool:

@@ -117,7 +117,7 @@ def timeline(
     ).reshape(-1, 2)
     if len(spans) < 2:
         raise ReconstructionError(
-            f"{len(spans)} of {len(keypoints)} cameras have keypoints and a clock, 3D needs two; see clocks.json for why"
+            f"{len(spans)} of {len(keypoints)} cameras have keypoints and a clock; 3D needs two (clocks.json says why)"
         )
     first, last = np.sort(spans[:, 0])[1], np.sort(spans[:, 1])[-2]
     if last < first:
@@ -137,7 +137,7 @@ def timeline(
             f"nothing to reconstruct from {low:.3f} s to {high:.3f} s: two cameras were recording from {first:.3f} s "
             f"to {last:.3f} s of session time. Change --start and --end."
         )
-    return steps / fps
+    return (steps + 0.0) / fps
 
 
 def _default_fps(keypoints: Mapping[str, Keypoints2D], clocks: Clocks) -> float:

@@ -24,7 +24,7 @@ _DIFFERENCE = np.array([-1.0, 3.0, -3.0, 1.0])
 _ACCELERATION_MPS2 = 10.0  # by how far a joint may leave the curve inside a gap
 _WEIGHT_RANGE = (0.05, 4.0)  # of the median, so that the cutoff keeps its meaning
 _MIN_KNOWN = 4  # samples; a third-order curve through fewer would be free to swing
-_SPIKE_SIGMAS = 6.0
+_SPIKE_SIGMAS = 4.0
 
 
 def smooth(poses: Poses3D, *, cutoff_hz: float = 6.0) -> Poses3D:
@@ -58,7 +58,7 @@ def smooth(poses: Poses3D, *, cutoff_hz: float = 6.0) -> Poses3D:
             covered = _close_gaps(seen, round(MAX_GAP_S * fps))
             if seen.any():
                 variance = np.trace(poses.cov_m2[:, p, j].astype(float), axis1=1, axis2=2)
-                xyz[:, p, j] = _smooth_path(poses.xyz_m[:, p, j], _weights(variance, seen), covered, penalty)
+                xyz[:, p, j] = _smooth_path(poses.xyz_m[:, p, j], variance, seen, covered, penalty)
                 cov[:, p, j] = _bridge_covariance(poses.cov_m2[:, p, j], seen, covered, fps)
     return replace(poses, xyz_m=xyz, cov_m2=cov, smoothed=True)
 
@@ -83,24 +83,30 @@ def _close_gaps(seen: np.ndarray, longest: int) -> np.ndarray:
 
 def _weights(variance: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Return weights (T,) of median 1 from variances; 0 where not seen."""
-    known = seen & np.isfinite(variance) & (variance > 0)
+    known = seen & (variance > 0)
     if not known.any():
         return seen.astype(float)
     weight = np.median(variance[known]) / np.where(known, variance, np.inf)
     return np.where(known, np.clip(weight, *_WEIGHT_RANGE), np.where(seen, _WEIGHT_RANGE[0], 0.0))
 
 
-def _smooth_path(y: np.ndarray, weight: np.ndarray, covered: np.ndarray, penalty: float) -> np.ndarray:
-    """Smooth one joint's path y (T, 3), weights (T,); NaN where not covered. Spikes are weighed down in a second go."""
-    center = np.nanmedian(y, axis=0)
-    y = np.where(weight[:, None] > 0, y - center, 0.0)
+def _smooth_path(
+    y: np.ndarray, variance: np.ndarray, seen: np.ndarray, covered: np.ndarray, penalty: float
+) -> np.ndarray:
+    """Smooth one joint's path y (T, 3); NaN where not covered. Spikes are weighed down in a second go.
+
+    A spike is further from the curve than both the joint's other samples and its variance (T,) explain.
+    """
+    weight = _weights(variance, seen)
+    center = y[seen].mean(axis=0)
+    y = np.where(seen[:, None], y - center, 0.0)
     bands = _penalty_bands(covered, penalty)
     x = _solve(bands, weight, covered, y)
-    seen = weight > 0
     distance = np.linalg.norm(y - x, axis=1)
-    sigma = np.median(distance[seen]) / 1.54  # the median distance of a 3D Gaussian is 1.54 σ
-    kept = np.maximum(1 - (distance / max(_SPIKE_SIGMAS * sigma, 1e-9)) ** 2, 0.0) ** 2
-    x = _solve(bands, np.where(seen, weight * np.maximum(kept, 1e-3), 0.0), covered, y)
+    usual = np.median(distance[seen]) / 1.54  # the median distance of a 3D Gaussian is 1.54 σ
+    limit = _SPIKE_SIGMAS * np.maximum(usual, np.sqrt(np.where(seen, variance, 0.0) / 3))
+    excess = np.divide(distance, limit, out=np.ones_like(distance), where=distance > limit)
+    x = _solve(bands, weight / excess**2, covered, y)
     return np.where(covered[:, None], x + center, np.nan)
 
 

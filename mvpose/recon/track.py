@@ -19,7 +19,8 @@ TRACKED_THROUGH_CROSSING = 1.5
 
 _ROOM_M = 2.0  # spread of where another person would be
 _POSITION_SIGMA_M = 0.1
-_WANDER_MPS = 0.5  # growth of that σ with the time not observed
+_VELOCITY_SIGMA_MPS = 0.15
+_ACCELERATION_MPS2 = 2.0  # of a whole person, who may turn unseen
 _END_SAMPLES = 3
 _MAX_PENALTY = 12.0
 
@@ -86,6 +87,9 @@ def continuity(before: Stretch, after: Stretch) -> float:
     distance = distance[np.isfinite(distance)]
     if not len(distance):
         return 0.0
-    sigma = _POSITION_SIGMA_M + _WANDER_MPS * gap_s
+    carried_s = t1 - t0  # half of it from either side: the errors of acceleration are a (t/2)² / 2 each
+    sigma = np.sqrt(
+        _POSITION_SIGMA_M**2 + (_VELOCITY_SIGMA_MPS * carried_s) ** 2 + (_ACCELERATION_MPS2 * carried_s**2 / 4) ** 2
+    )
     penalty = min(float(np.median(distance)) ** 2 / (2 * sigma**2), _MAX_PENALTY)
     return 2 * float(np.log(_ROOM_M / sigma)) - penalty

@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mvpose.clock import unsynchronised_clocks
+from mvpose.errors import ReconstructionError
+from mvpose.recon.align import align, timeline
+from mvpose.recon.associate import associate
+from mvpose.recon.metrics import mpjpe
+from mvpose.recon.triangulate import triangulate
+from mvpose.synthetic.motion import crossing_motion, generate_motion
+from mvpose.synthetic.noise import DetectorNoise
+from mvpose.synthetic.rigs import ring_rig
+from mvpose.synthetic.world import make_world, observe
+
+
+def crossing(person):
+    """Two people who pass each other at 0.6 m in the middle, at t = 2 s; (T, 2, J, 3) at times (T,)."""
+
+    def people(t):
+        return np.stack([person(t - 2, 0.3), person(2 - t, -0.3)], axis=1)
+
+    return people
+
+
+def run(kps, clocks, rig, **options):
+    tracks = align(kps, clocks, timeline(kps, clocks, **options))
+    return associate(tracks, rig)
+
+
+def people_at(poses, t):
+    """Mean place (P, 3) of each person at the sample nearest to t."""
+    return np.nanmean(poses.xyz_m[np.argmin(np.abs(poses.time_s - t))], axis=1)
+
+
+def test_two_people_are_paired_across_views_whatever_their_track_ids(rig, person, film):
+    people = crossing(person)
+    clocks = unsynchronised_clocks(rig.names)
+    ids = {"cam2": lambda t: np.tile([7, 3], (len(t), 1)), "cam3": lambda t: np.tile([1, 0], (len(t), 1))}
+    aligned = run(film(rig, people, clocks.clocks, ids=ids), clocks, rig)
+    poses = triangulate(aligned, rig)
+    assert poses.xyz_m.shape[1] == 2
+    truth = people(poses.time_s)
+    order = [0, 1] if np.allclose(poses.xyz_m[0, 0], truth[0, 0], atol=0.01) else [1, 0]
+    assert np.allclose(poses.xyz_m[:, order], truth, atol=1e-3)
+
+
+@pytest.mark.parametrize("swapping", [("cam1",), ("cam1", "cam3")])
+def test_tracks_that_change_people_at_the_crossing_do_not_change_identities(rig, person, film, swapping):
+    people = crossing(person)
+    clocks = unsynchronised_clocks(rig.names)
+    swapped = {name: lambda t: np.where((t < 2)[:, None], [0, 1], [1, 0]) for name in swapping}
+    poses = triangulate(run(film(rig, people, clocks.clocks, ids=swapped), clocks, rig), rig)
+    truth = replace_xyz(poses, people(poses.time_s))
+    assert mpjpe(poses, truth)["id_switches"] == 0 and mpjpe(poses, truth)["recall"] > 0.95
+
+
+def replace_xyz(poses, xyz):
+    return replace(poses, xyz_m=xyz, person_ids=np.arange(xyz.shape[1])) if xyz.shape == poses.xyz_m.shape else None
+
+
+def test_tracks_that_break_in_all_views_at_once_are_linked_by_motion(rig, person, film):
+    people = crossing(person)
+
+    def with_gap(t):
+        xyz = people(t)
+        xyz[(t > 1.0) & (t < 1.8)] = np.nan
+        return xyz
+
+    clocks = unsynchronised_clocks(rig.names)
+    broken = {name: lambda t: np.where((t < 1.5)[:, None], [0, 1], [12, 13]) for name in rig.names}
+    poses = triangulate(run(film(rig, with_gap, clocks.clocks, ids=broken), clocks, rig), rig)
+    truth = replace_xyz(poses, people(poses.time_s))
+    assert truth is not None and mpjpe(poses, truth)["id_switches"] == 0
+
+
+def test_a_person_in_one_view_only_is_not_invented(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+    blind = dict.fromkeys(("cam2", "cam3", "cam4"), (1,))
+    aligned = run(film(rig, crossing(person), clocks.clocks, blind=blind), clocks, rig)
+    assert len(aligned.person_ids) == 1
+    poses = triangulate(aligned, rig)
+    assert np.allclose(people_at(poses, 0.5)[0, :2], [-1.5, 0.3], atol=0.1)
+
+
+def test_a_second_track_on_the_same_person_changes_nothing(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+
+    def doubled(t):
+        one = person(t - 2, 0.3)
+        return np.stack([one, one + np.array([0.01, 0.0, 0.01])], axis=1)
+
+    kps = film(rig, doubled, clocks.clocks, blind=dict.fromkeys(("cam1", "cam3", "cam4"), (1,)))
+    aligned = run(kps, clocks, rig)
+    assert len(aligned.person_ids) == 1 and np.isfinite(aligned.xy_px[:, :, 0]).all()
+
+
+def test_a_track_that_fits_nobody_is_left_out(rig, person, film):
+    """In one view the tracker follows something else under the only person's name."""
+    clocks = unsynchronised_clocks(rig.names)
+    kps = film(rig, lambda t: person(t - 2, 0.3)[:, None], clocks.clocks)
+    wrong = kps["cam2"].xy_px + np.array([250.0, 0.0])
+    kps["cam2"] = replace(kps["cam2"], xy_px=wrong, bbox_px=None)
+    aligned = run(kps, clocks, rig)
+    assert len(aligned.person_ids) == 1 and np.isnan(aligned.xy_px[:, 1]).all()
+    assert np.isfinite(aligned.xy_px[:, [0, 2, 3]]).all()
+
+
+def test_the_order_of_cameras_changes_nothing(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+    kps = film(rig, crossing(person), clocks.clocks)
+    one = run(kps, clocks, rig)
+    names = ["cam3", "cam1", "cam4", "cam2"]
+    two = run({name: kps[name] for name in names}, replace(clocks, clocks={n: clocks[n] for n in names}), rig)
+    back = [names.index(name) for name in rig.names]
+    assert np.array_equal(one.xy_px, two.xy_px[:, back], equal_nan=True)
+
+
+def test_people_who_come_and_go_are_there_only_then(rig, person, film):
+    def people(t):
+        xyz = np.stack([person(-1.0 + 0 * t, 0.5), person(1.0 + 0 * t, -0.5)], axis=1)
+        xyz[t < 2, 1] = np.nan
+        return xyz
+
+    clocks = unsynchronised_clocks(rig.names)
+    poses = triangulate(run(film(rig, people, clocks.clocks), clocks, rig), rig)
+    seen = np.isfinite(poses.xyz_m).all(axis=(2, 3))
+    assert poses.person_ids.tolist() == [0, 1]
+    assert seen[:, 0].all() and np.array_equal(seen[:, 1], poses.time_s >= 2 - 1e-9)
+
+
+def test_nobody_gives_an_empty_result(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+    kps = film(rig, crossing(person), clocks.clocks, blind=dict.fromkeys(rig.names, (0, 1)))
+    aligned = run(kps, clocks, rig)
+    assert aligned.xy_px.shape[2] == 0 and len(aligned.time_s)
+    with pytest.raises(ReconstructionError):
+        triangulate(aligned, rig)
+
+
+def test_a_recording_of_a_few_frames_works(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+    aligned = run(film(rig, crossing(person), clocks.clocks, seconds=0.4), clocks, rig)
+    assert len(aligned.person_ids) == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_noisy_minute_with_two_crossings_keeps_both_identities(seed):
+    """Measured with seeds 0…9: no switch, MPJPE 30 to 37 mm unsmoothed, recall above 0.99."""
+    rng = np.random.default_rng(seed)
+    rig = ring_rig(4, rng=rng)
+    world = make_world(rng, crossing_motion(rng, 60.0), rig, fps=(30, 30, 25, 60), max_offset_s=5, max_drift_ppm=100)
+    clocks = world.true_clocks("cam01")
+    kps = observe(world, rng, DetectorNoise())
+    poses = triangulate(run(kps, clocks, rig, fps=15), rig)
+    score = mpjpe(poses, world.truth_poses(poses.time_s, "cam01"))
+    assert score["id_switches"] == 0 and score["n_matched"] == 2 and len(poses.person_ids) == 2
+    assert 15 < score["mpjpe_mm"] < 45 and score["recall"] > 0.97
+
+
+def test_people_who_are_not_there_are_not_reconstructed():
+    rng = np.random.default_rng(5)
+    rig = ring_rig(4, rng=rng)
+    motion = generate_motion(rng, 15.0, 2)
+    world = make_world(rng, motion, rig, fps=(30,) * 4, max_offset_s=1, max_drift_ppm=0)
+    kps = observe(world, rng, DetectorNoise(false_people=0.5))
+    clocks = world.true_clocks("cam01")
+    poses = triangulate(run(kps, clocks, rig, fps=15), rig)
+    frames = np.isfinite(poses.xyz_m).all(axis=-1).any(axis=-1).sum(axis=0)
+    assert (frames > 0.9 * len(poses.time_s)).sum() == 2
+    assert np.sort(frames)[:-2].sum() < 0.1 * len(poses.time_s)
