@@ -154,8 +154,8 @@ def crossing_motion(rng: np.random.Generator, duration_s: float = 60.0, *, rate_
     across = np.array([-along[1], along[0]])
     roots = []
     for side in (-1.0, 1.0):
-        ends = side * 1.4 + rng.normal(0, 0.1, 3) * [1, 1, 1]
-        x = np.repeat(ends * [1, -1, 1], 2)
+        stops = side * np.array([1.4, -1.4, 1.4]) + rng.normal(0, 0.1, 3)
+        x = np.repeat(stops, 2)
         swing = 0.04 * _smooth_noise(rng, len(time_s), 2.0 * rate_hz)
         place = PchipInterpolator(keys_s, x)(time_s) + swing
         smooth = gaussian_filter1d(place, 0.2 * rate_hz, mode="nearest")
