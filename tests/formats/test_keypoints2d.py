@@ -210,7 +210,7 @@ def test_inferencers_list_needs_the_skeleton_named(tmp_path):
 def test_frame_base(tmp_path):
     content = mmpose_file((1, [mmpose_person()]), (3, [mmpose_person()]))
     source = source_of(tmp_path / "cam01.json", content)
-    with pytest.raises(FormatError, match="frame 3 counted from 0, and the camera has 3 frames.*frame_base = 1"):
+    with pytest.raises(FormatError, match=r"frame 3 counted from 0, and the camera has 3 frames.*frame_base = 1"):
         read_keypoints(source, video_of(3))
     assert read_keypoints(source, video_of(3), frame_base=1).frame_index.tolist() == [0, 2]
     with pytest.raises(FormatError, match="frame 1, before the first, which is 2"):
