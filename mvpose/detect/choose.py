@@ -57,7 +57,7 @@ def _best_detector(checkpoint: Path | None, device: str | None) -> PoseDetector:
     else:
         try:
             detector = _mmpose(None, device)
-        except DetectionError as error:
+        except (DetectionError, MissingDependencyError) as error:
             reason = str(error)
         else:
             log.info("detector: mmpose, which is installed and has its weights")

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from mvpose.detect.base import Detections
-from mvpose.detect.similarity import box_overlap, distinct_people
+from mvpose.detect.similarity import box_overlap, distinct_people, poses_of
 from mvpose.errors import DetectionError, MissingDependencyError
 from mvpose.keypoints import keypoint_boxes
 from mvpose.skeleton import SKELETONS
@@ -156,7 +156,9 @@ class MediapipeDetector:
         return self._distinct(found)
 
     def _distinct(self, poses: _Poses) -> _Poses:
-        return poses[distinct_people(poses.xy, poses.score, poses.clarity, self._options.duplicate_similarity)]
+        return poses[
+            distinct_people(poses_of(poses.xy, poses.score), poses.clarity, self._options.duplicate_similarity)
+        ]
 
     def _landmark_crop(self, image: np.ndarray, crop: np.ndarray, min_clarity: float) -> _Poses | None:
         to_image = crop_to_image(crop)
@@ -378,7 +380,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def _is_outside(xy: np.ndarray, image: np.ndarray) -> np.ndarray:
-    return ((xy < 0) | (xy > (image.shape[1], image.shape[0]))).any(axis=-1)
+    return np.any((xy < 0) | (xy > (image.shape[1], image.shape[0])), axis=-1)
 
 
 def _detections(poses: _Poses, image: np.ndarray) -> Detections:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mvpose.keypoints import keypoint_boxes
@@ -38,49 +40,69 @@ def person_size_px(boxes: np.ndarray) -> np.ndarray:
     return np.sqrt(longest * np.maximum(extent.min(axis=1), longest / 4))
 
 
-def keypoint_similarity(
-    xy_a: np.ndarray,
-    score_a: np.ndarray,
-    xy_b: np.ndarray,
-    score_b: np.ndarray,
-    falloff: float | np.ndarray = KEYPOINT_FALLOFF,
-) -> np.ndarray:
-    """Object keypoint similarity (COCO) of all pairs of detections, each joint weighted by its confidence in both.
+@dataclass(frozen=True)
+class Poses2D:
+    """Detections as they are compared.
+
+    Attributes:
+        xy_px: (N, J, 2) pixels; 0 where missing.
+        weight: (N, J) confidence in [0, 1]; 0 where missing.
+        size_px: (N,) the size of each person.
+    """
+
+    xy_px: np.ndarray
+    weight: np.ndarray
+    size_px: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Poses2D:
+        return Poses2D(self.xy_px[rows], self.weight[rows], self.size_px[rows])
+
+    def __len__(self) -> int:
+        return len(self.xy_px)
+
+    def moved(self, by_px: np.ndarray) -> Poses2D:
+        """Return them displaced by (N, 2) pixels."""
+        return Poses2D(self.xy_px + by_px[:, None], self.weight, self.size_px)
+
+
+def poses_of(xy_px: np.ndarray, score: np.ndarray) -> Poses2D:
+    """Prepare detections (N, J, 2), NaN where missing, with scores (N, J), to be compared."""
+    seen = np.isfinite(xy_px).all(axis=-1)
+    size_px = np.nan_to_num(person_size_px(keypoint_boxes(xy_px)))
+    return Poses2D(np.where(seen[..., None], xy_px, 0.0), np.where(seen, score, 0.0), size_px)
+
+
+def keypoint_similarity(a: Poses2D, b: Poses2D, falloff: float | np.ndarray = KEYPOINT_FALLOFF) -> np.ndarray:
+    """Object keypoint similarity (COCO) of all pairs, each joint weighted by its confidence in both.
 
     Args:
-        xy_a: (A, J, 2) pixels, NaN where missing.
-        score_a: (A, J) confidence in [0, 1].
-        xy_b: (B, J, 2) likewise.
-        score_b: (B, J) likewise.
-        falloff: Distance, in units of a person's size, of similarity exp(-1/2); a number or one for each of A.
+        a: A detections.
+        b: B detections.
+        falloff: Distance, in units of a person's size, at which the similarity is exp(-1/2); one number, or (A,).
 
     Returns:
         (A, B) in [0, 1]; 0 for detections that share no joint.
     """
-    size_a, size_b = person_size_px(keypoint_boxes(xy_a)), person_size_px(keypoint_boxes(xy_b))
-    reach = np.reshape(falloff, (-1, 1)) * 0.5 * (size_a[:, None] + size_b)
-    squared = ((xy_a[:, None] - xy_b) ** 2).sum(axis=-1)
-    shared = np.isfinite(squared)
-    weight = np.where(shared, score_a[:, None] * score_b, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        close = np.exp(-np.where(shared, squared, 0.0) / (2 * reach[..., None] ** 2))
-    total = weight.sum(axis=-1)
-    summed = (weight * np.where(shared, close, 0.0)).sum(axis=-1)
-    return np.divide(summed, total, out=np.zeros_like(total), where=total > 0)
+    reach = np.reshape(falloff, (-1, 1)) * 0.5 * (a.size_px[:, None] + b.size_px)
+    squared = ((a.xy_px[:, None] - b.xy_px) ** 2).sum(axis=-1)
+    weight = a.weight[:, None] * b.weight
+    close = np.exp(-squared / np.maximum(2 * reach**2, 1e-9)[..., None])
+    return (weight * close).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1e-12)
 
 
-def distinct_people(xy: np.ndarray, score: np.ndarray, rank: np.ndarray, similarity: float) -> np.ndarray:
+def distinct_people(poses: Poses2D, rank: np.ndarray, similarity: float) -> np.ndarray:
     """Indices (k,), ascending, that leave out every detection which repeats a better one.
 
     Args:
-        xy: (N, J, 2) pixels, NaN where missing.
-        score: (N, J) confidence in [0, 1].
-        rank: (N,) how good each detection is; the higher stays.
+        poses: N detections of one frame.
+        rank: (N,) how good each is; the highest stays.
         similarity: Keypoint similarity above which two detections are one person.
     """
-    if len(xy) < 2:
-        return np.arange(len(xy))
-    same = keypoint_similarity(xy, score, xy, score) > similarity
+    if len(poses) < 2:
+        return np.arange(len(poses))
+    same = keypoint_similarity(poses, poses) > similarity
+    if same.sum() == len(poses):
+        return np.arange(len(poses))
     kept: list[int] = []
     for index in np.argsort(-rank, kind="stable"):
         if not same[index, kept].any():

@@ -1,8 +1,8 @@
 """2D tracks: which detections of one camera are the same person over time.
 
 Each frame's detections are assigned to the tracks at hand by the Hungarian method. The cost mixes the overlap of boxes
-with the similarity of keypoints; tracks are carried forward at constant velocity. Where two people come so close that the
-assignment is not clear, their tracks end and new ones begin: several views can join two pieces of one person later,
+with the similarity of keypoints; tracks are carried forward at constant velocity. Where two people come so close that
+the assignment is not clear, their tracks end and new ones begin: several views can join two pieces of one person later,
 but nothing can mend a track that holds two people.
 """
 
@@ -13,8 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mvpose.detect.similarity import KEYPOINT_FALLOFF, box_overlap, distinct_people, keypoint_similarity
-from mvpose.keypoints import UNTRACKED, Keypoints2D
+from mvpose.detect.similarity import (
+    KEYPOINT_FALLOFF,
+    Poses2D,
+    box_overlap,
+    distinct_people,
+    keypoint_similarity,
+    poses_of,
+)
+from mvpose.keypoints import UNTRACKED, Keypoints2D, keypoint_boxes
 
 
 @dataclass(frozen=True)
@@ -56,53 +63,41 @@ def track_people(keypoints: Keypoints2D, options: TrackingOptions | None = None)
         The same detections with ``track_id`` counted from 0 in order of appearance.
     """
     options = options or TrackingOptions()
-    keypoints = _without_duplicates(keypoints, options.duplicate_similarity)
-    seen = np.isfinite(keypoints.xy_px).all(axis=-1)
-    score = np.where(seen, np.maximum(keypoints.score, 1e-3), 0.0)
-    track_id = np.full(len(keypoints.xy_px), UNTRACKED)
+    # Files without scores name them all 0, yet their joints have to count.
+    poses = poses_of(keypoints.xy_px, np.maximum(keypoints.score, 1e-3))
+    boxes = keypoint_boxes(keypoints.xy_px)
+    keypoints, kept = _without_duplicates(keypoints, poses, options.duplicate_similarity)
+    poses, boxes = poses[kept], boxes[kept]
+    visible = np.any(poses.weight > 0, axis=1)
+    track_id = np.full(len(poses), UNTRACKED)
     tracks = _Tracks(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty((0, 2)))
     next_identity = 0
-    for frame, now_s in enumerate(keypoints.time_s):
-        rows = np.arange(keypoints.frame_ptr[frame], keypoints.frame_ptr[frame + 1])
-        rows = rows[seen[rows].any(axis=1)]
+    for now_s, start, stop in zip(keypoints.time_s, keypoints.frame_ptr[:-1], keypoints.frame_ptr[1:], strict=True):
+        rows = np.arange(start, stop)[visible[start:stop]]
         tracks = tracks[now_s - tracks.time_s <= options.max_gap_s]
-        if not len(rows):
-            continue
-        cost = _costs(keypoints, score, tracks, rows, now_s, options)
-        track, column, ended = _assign(cost, options)
-        new = np.setdiff1d(np.arange(len(rows)), column)
+        track, column, ended = _assign(_costs(poses, boxes, tracks, rows, now_s, options), options)
+        new = rows[_others(len(rows), column)]
         track_id[rows[column]] = tracks.identity[track]
-        track_id[rows[new]] = next_identity + np.arange(len(new))
+        track_id[new] = next_identity + np.arange(len(new))
         next_identity += len(new)
-        continued = _continue(keypoints, tracks[track], rows[column], now_s, options)
-        waiting = np.setdiff1d(np.arange(len(tracks.row)), np.concatenate([track, ended]))
-        begun = _Tracks(track_id[rows[new]], rows[new], np.full(len(new), now_s), np.zeros((len(new), 2)))
+        waiting = _others(len(tracks.row), np.concatenate([track, ended]))
+        continued = _continue(poses, tracks[track], rows[column], now_s, options)
+        begun = _Tracks(track_id[new], new, np.full(len(new), now_s), np.zeros((len(new), 2)))
         tracks = _joined(tracks[waiting], continued, begun)
     return replace(keypoints, track_id=track_id)
 
 
 def _costs(
-    keypoints: Keypoints2D,
-    score: np.ndarray,
-    tracks: _Tracks,
-    rows: np.ndarray,
-    now_s: float,
-    options: TrackingOptions,
+    poses: Poses2D, boxes: np.ndarray, tracks: _Tracks, rows: np.ndarray, now_s: float, options: TrackingOptions
 ) -> np.ndarray:
     """Cost (K, n) in [0, 1] of giving each detection to each track."""
-    if not len(tracks.row):
-        return np.empty((0, len(rows)))
+    if not len(tracks.row) or not len(rows):
+        return np.empty((len(tracks.row), len(rows)))
     gap_s = now_s - tracks.time_s
     moved_px = tracks.velocity_px_s * gap_s[:, None]
-    boxes = keypoints.bbox_px[tracks.row] + np.tile(moved_px, 2)
-    similar = keypoint_similarity(
-        keypoints.xy_px[tracks.row] + moved_px[:, None],
-        score[tracks.row],
-        keypoints.xy_px[rows],
-        score[rows],
-        KEYPOINT_FALLOFF + options.falloff_per_s * gap_s,
-    )
-    return 1 - 0.5 * (similar + box_overlap(boxes, keypoints.bbox_px[rows]))
+    falloff = KEYPOINT_FALLOFF + options.falloff_per_s * gap_s
+    similar = keypoint_similarity(poses[tracks.row].moved(moved_px), poses[rows], falloff)
+    return 1 - 0.5 * (similar + box_overlap(boxes[tracks.row] + np.tile(moved_px, 2), boxes[rows]))
 
 
 def _assign(cost: np.ndarray, options: TrackingOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,17 +129,24 @@ def _assign(cost: np.ndarray, options: TrackingOptions) -> tuple[np.ndarray, np.
     return track[clear], column[clear], np.flatnonzero(unclear)
 
 
-def _continue(
-    keypoints: Keypoints2D, tracks: _Tracks, rows: np.ndarray, now_s: float, options: TrackingOptions
-) -> _Tracks:
-    """Carry tracks on with their new detections; the body's velocity is the median over its joints, averaged in time."""
-    gap_s = now_s - tracks.time_s
-    step = keypoints.xy_px[rows] - keypoints.xy_px[tracks.row]
-    both = np.isfinite(step).all(axis=-1)
-    moved_px = np.array([np.median(s[b], axis=0) if b.any() else (0.0, 0.0) for s, b in zip(step, both, strict=True)])
+def _continue(poses: Poses2D, tracks: _Tracks, rows: np.ndarray, now_s: float, options: TrackingOptions) -> _Tracks:
+    """Carry tracks on; the body's velocity is the median over its joints, averaged over time."""
+    before, after = poses[tracks.row], poses[rows]
+    both = (before.weight > 0) & (after.weight > 0)
+    step = np.where(both[..., None], after.xy_px - before.xy_px, np.nan)
+    step[~both.any(axis=1)] = 0.0
+    gap_s = (now_s - tracks.time_s)[:, None]
+    velocity = np.nanmedian(step, axis=1) / gap_s if len(rows) else tracks.velocity_px_s
     fresh = 1 - np.exp(-gap_s / options.velocity_time_s)
-    velocity = tracks.velocity_px_s + fresh[:, None] * (moved_px.reshape(-1, 2) / gap_s[:, None] - tracks.velocity_px_s)
-    return _Tracks(tracks.identity, rows, np.full(len(rows), now_s), velocity)
+    smoothed = tracks.velocity_px_s + fresh * (velocity - tracks.velocity_px_s)
+    return _Tracks(tracks.identity, rows, np.full(len(rows), now_s), smoothed)
+
+
+def _others(count: int, chosen: np.ndarray) -> np.ndarray:
+    """Indices below ``count`` that are not chosen."""
+    left = np.ones(count, dtype=bool)
+    left[chosen] = False
+    return np.flatnonzero(left)
 
 
 def _joined(*tracks: _Tracks) -> _Tracks:
@@ -156,21 +158,21 @@ def _joined(*tracks: _Tracks) -> _Tracks:
     )
 
 
-def _without_duplicates(keypoints: Keypoints2D, similarity: float) -> Keypoints2D:
-    rank = keypoints.score.sum(axis=1)
+def _without_duplicates(keypoints: Keypoints2D, poses: Poses2D, similarity: float) -> tuple[Keypoints2D, np.ndarray]:
+    """Leave out detections that repeat a more confident one of their frame; also the rows that stay."""
+    assert keypoints.bbox_px is not None
+    rank = poses.weight.sum(axis=1)
     kept = [
-        start + distinct_people(keypoints.xy_px[start:stop], keypoints.score[start:stop], rank[start:stop], similarity)
+        start + distinct_people(poses[start:stop], rank[start:stop], similarity)
         for start, stop in zip(keypoints.frame_ptr[:-1], keypoints.frame_ptr[1:], strict=True)
     ]
-    if sum(map(len, kept)) == len(keypoints.xy_px):
-        return keypoints
-    assert keypoints.bbox_px is not None
-    rows = np.concatenate(kept)
-    return replace(
+    rows = np.concatenate([np.empty(0, int), *kept])
+    distinct = replace(
         keypoints,
-        frame_ptr=np.concatenate([[0], np.cumsum([len(k) for k in kept])]),
+        frame_ptr=np.cumsum([0, *map(len, kept)]),
         xy_px=keypoints.xy_px[rows],
         score=keypoints.score[rows],
         track_id=keypoints.track_id[rows],
         bbox_px=keypoints.bbox_px[rows],
     )
+    return distinct, rows
