@@ -109,6 +109,11 @@ def test_gopro_chapters_are_one_camera(session_of):
     assert [path.name for path in session["GH010034"].videos] == ["GH010034.MP4", "GH020034.MP4"]
 
 
+def test_gopro_chapters_are_ordered_by_number_not_by_case(session_of):
+    session = open_session(session_of("gh010034.mp4", "GH020034.MP4"))
+    assert [path.name for path in session["gh010034"].videos] == ["gh010034.mp4", "GH020034.MP4"]
+
+
 def test_old_gopro_chapters_are_one_camera(session_of):
     session = open_session(session_of("GP010007.MP4", "GOPR0007.MP4", "GP020007.MP4", "cam.mp4"))
     assert session.names == ("GOPR0007", "cam")

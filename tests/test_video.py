@@ -45,21 +45,21 @@ def set_display_matrix(path, matrix):
     path.write_bytes(data)
 
 
-def remux(source, target, options=None):
-    """Copy the packets into another container or layout."""
+def remux(source, target, options=None, leave_out=()):
+    """Copy the packets into another container or layout, some left out."""
     with av.open(str(source)) as reader, av.open(str(target), "w", options=options or {}) as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0])
-        for packet in reader.demux(video=0):
-            if packet.dts is not None:
+        for number, packet in enumerate(reader.demux(video=0)):
+            if packet.dts is not None and number not in leave_out:
                 packet.stream = stream
                 writer.mux(packet)
     return target
 
 
 def write_avi(path, n=30):
-    """AVI knows no presentation times; MPEG-4 with B-frames is what old cameras put into it."""
+    """AVI knows no presentation times, and its decoders muddle those of B-frames."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=30, options={"bf": "2", "b": "4M"})
+        stream = container.add_stream("libx264", rate=30, options={"bf": "3"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for image in numbered_frames(n):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -144,16 +144,17 @@ def test_mirrored_video_is_refused(tmp_path):
         probe("selfie", [path])
 
 
-def test_edit_list_hides_frames(tmp_path):
+def test_edit_list_hides_frames_at_both_ends(tmp_path):
     path = write_numbered(tmp_path / "a.mp4")
     data = bytearray(path.read_bytes())
-    at = data.index(b"elst") + 16
-    start = struct.unpack(">i", data[at : at + 4])[0]
-    data[at : at + 4] = struct.pack(">i", start + 5 * 3000)
+    at = data.index(b"elst") + 12
+    start = struct.unpack(">i", data[at + 4 : at + 8])[0]
+    # Shown: 20 frames in milliseconds, from the sixth on in ticks.
+    data[at : at + 8] = struct.pack(">ii", 20 * 1000 // 30, start + 5 * 3000)
     path.write_bytes(data)
     video = probe("trimmed", [path])
-    assert [number_of(image) for image in video.frames()] == list(range(5, 30))
-    np.testing.assert_allclose(video.time_s, np.arange(25) / 30, atol=1e-5)
+    assert [number_of(image) for image in video.frames()] == list(range(5, 25))
+    np.testing.assert_allclose(video.time_s, np.arange(20) / 30, atol=1e-5)
     assert number_of(video.frame(3)) == 8
 
 
@@ -258,12 +259,38 @@ def test_damage_in_the_middle_names_the_frame(tmp_path):
     assert len(frames) < 30
 
 
-def test_a_file_that_was_cut_after_probing_is_noticed(tmp_path):
+@pytest.mark.parametrize("name", ["index_first.mp4", "a.avi"])
+def test_a_file_cut_between_two_packets_is_refused(tmp_path, name):
+    path = write_container(tmp_path / name)
+    with av.open(str(path)) as container:
+        position = sorted(packet.pos for packet in container.demux(video=0) if packet.pos is not None and packet.size)[
+            20
+        ]
+    header = 8 if name == "a.avi" else 0
+    path.write_bytes(path.read_bytes()[: position - header])
+    with pytest.raises(VideoError, match="truncated"):
+        probe("cam01", [path])
+
+
+def test_a_frame_that_does_not_come_out_is_named(tmp_path):
     source = write_numbered(tmp_path / "source.mp4")
-    path = remux(source, tmp_path / "a.ts")
+    path = remux(source, tmp_path / "a.mkv")
     video = probe("cam01", [path])
-    path.write_bytes(path.read_bytes()[: 188 * 20])
-    with pytest.raises(VideoError, match="breaks at frame"):
+    with av.open(str(path)) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    lost = sorted(pts).index(pts[12])
+    remux(source, path, leave_out={12})
+    frames = []
+    with pytest.raises(VideoError, match=f"breaks at frame {lost} of 30"):
+        frames.extend(video.frames())
+    assert len(frames) == lost
+
+
+def test_a_file_that_was_shortened_after_probing_is_noticed(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4")
+    video = probe("cam01", [path])
+    write_numbered(path, 20)
+    with pytest.raises(VideoError, match=r"breaks at frame 20 of 30 \(0\.667 s\): the file ends there"):
         list(video.frames())
 
 
