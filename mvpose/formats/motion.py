@@ -7,13 +7,12 @@ calibration's world frame untouched. All three are in metres and carry the true 
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError, WorkspaceError
 from mvpose.poses import Poses3D
 
@@ -68,7 +67,7 @@ def write_trc(poses: Poses3D, person_id: int, path: Path) -> None:
         ["", "", *(f"{axis}{marker + 1}" for marker in range(len(names)) for axis in "XYZ"), ""],
         [],
     ]  # fmt: skip
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines("\t".join(line) + "\n" for line in header)
         for number, (time_s, row) in enumerate(zip(poses.time_s, rows, strict=True), start=1):
             cells = "\t".join("" if value != value else f"{value:.6f}" for value in row.tolist())
@@ -113,11 +112,11 @@ def write_c3d(poses: Poses3D, path: Path) -> None:
     file.add_parameter("POINT", "X_SCREEN", ["+X"])
     file.add_parameter("POINT", "Y_SCREEN", ["+Y"])
     file.add_parameter("MVPOSE", "TIME_START", [repr(start_s)], "session time of the first frame, seconds")
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         file.write(str(temporary))
         # ezc3d does not notice a disk that fills up.
-        if not temporary.exists() or temporary.stat().st_size < 16 * missing.size:
-            raise WorkspaceError(f"{path} cannot be written: the folder is missing, not writable or full")
+        if temporary.stat().st_size < 16 * missing.size:
+            raise WorkspaceError(f"{path} cannot be written: the disk is full; free space or choose another --out")
 
 
 def write_csv(poses: Poses3D, path: Path) -> None:
@@ -129,7 +128,7 @@ def write_csv(poses: Poses3D, path: Path) -> None:
     """
     seen = np.isfinite(poses.xyz_m).all(axis=-1)
     names = poses.skeleton.joint_names
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["time_s", "frame", "person", "joint", "x_m", "y_m", "z_m", "reprojection_px", "n_views"])
         for p, person in enumerate(np.asarray(poses.person_ids).tolist()):
@@ -170,23 +169,6 @@ EXPORTS: dict[str, Callable[[Poses3D, Path], tuple[Path, ...]]] = {
     "c3d": export_c3d,
     "csv": export_csv,
 }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, of the same suffix, that takes its place when the block succeeds.
-
-    Raises:
-        WorkspaceError: The folder is not there or cannot be written, or the disk is full.
-    """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise WorkspaceError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _index_of_person(poses: Poses3D, person_id: int, path: Path) -> int:

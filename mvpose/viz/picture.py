@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAPER_RGB = np.array([248, 249, 250])
 _INK_RGB = np.array([55, 65, 81])
 _GRID_RGB = np.array([196, 203, 211])
-_SHADOW_RGB = np.array([208, 212, 218])
+_SHADOW_RGB = np.array([192, 198, 206])
 _LIMB_RADIUS_M = 0.028
 _SUBPIXEL_BITS = 4
 

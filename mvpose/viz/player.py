@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mvpose.atomic import atomic_path
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import MissingDependencyError, MvposeError
@@ -22,7 +23,7 @@ from mvpose.viz.picture import PAPER_RGB, annotate, draw_scene, draw_stage
 from mvpose.viz.scene import GREY, People, Stage, people_at, set_stage, viewpoint
 
 HELP = (
-    "space play/pause · ←/→ one frame · page up/down one second · home/end start/end · 0–9 jump to tenths · "
+    "space play/pause · ←/→ one frame · [ / ] one second · home/end start/end · 0–9 jump to tenths · "
     "↑/↓ faster/slower · mouse turns, wheel zooms, ctrl+mouse shifts · R resets the view · Q quits"
 )
 
@@ -149,9 +150,9 @@ def play(poses: Poses3D, rig: CameraRig, tell: Callable[[str], None] = lambda li
         MvposeError: There is no screen, or there are no frames.
     """
     state = playback(poses)
-    o3d = _open3d()
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise MvposeError("there is no screen to play on; save a film instead with --save FILE.mp4")
+    o3d = _open3d()
     window = o3d.visualization.VisualizerWithKeyCallback()
     if not window.create_window(f"mvpose — {HELP}", *_WINDOW_PX):
         raise MvposeError("no window can be opened on this screen; save a film instead with --save FILE.mp4")
@@ -259,13 +260,13 @@ class _Player:
         return True
 
     def _bind_keys(self) -> None:
-        space, right, left, down, up, page_up, page_down, home, end = 32, 262, 263, 264, 265, 266, 267, 268, 269
+        space, right, left, down, up, home, end = 32, 262, 263, 264, 265, 268, 269
         actions: dict[int, Callable[[Playback], Playback]] = {
             space: Playback.toggle,
             right: lambda s: s.step(1),
             left: lambda s: s.step(-1),
-            page_up: lambda s: s.seek(s.time_s + 1),
-            page_down: lambda s: s.seek(s.time_s - 1),
+            ord("]"): lambda s: s.seek(s.time_s + 1),
+            ord("["): lambda s: s.seek(s.time_s - 1),
             home: lambda s: s.jump(0),
             end: lambda s: replace(s.jump(1), playing=False),
             up: lambda s: s.faster(1),
@@ -315,7 +316,7 @@ def tubes(ends: np.ndarray, rgb: np.ndarray, radius: float) -> tuple[np.ndarray,
     one = np.concatenate(
         [np.stack([k, following, k + _SIDES], 1), np.stack([following, following + _SIDES, k + _SIDES], 1)]
     )
-    return _repeated(vertices.reshape(len(ends), -1, 3), one, rgb)
+    return _repeated(vertices.reshape(len(ends), 2 * _SIDES, 3), one, rgb)
 
 
 def balls(centers: np.ndarray, rgb: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -377,12 +378,10 @@ def _reporting(
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    from mvpose.formats.motion import replacing
-
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise MvposeError(f"{path} cannot be encoded as PNG")
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 

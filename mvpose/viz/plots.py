@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,18 +156,21 @@ def plot_offset_graph(graph: OffsetGraph, clocks: Clocks) -> str:
 
 
 def plot_reprojection(lines: Sequence[Line]) -> str:
-    """Draw the reprojection error over time, mean over people and joints."""
-    with _figure(2.3) as (figure, svg):
-        axes = figure.subplots()
+    """Draw over time the reprojection error in the views used and how many these are, means over people and joints."""
+    with _figure(3.3) as (figure, svg):
+        error_axes, views_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         for line in lines:
-            if line.poses.reprojection_px.size:
-                t, error = _thinned(line.poses.time_s, _nanmean(line.poses.reprojection_px, (1, 2)))
-                axes.plot(t, error, line.dash, color=line.colour, label=line.label)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("session time, s")
-        axes.set_ylabel("reprojection error, px")
-        _legend(figure, axes)
-        return svg("Reprojection error over time")
+            poses, look = line.poses, {"color": line.colour, "linestyle": line.dash}
+            error_axes.plot(*_thinned(poses.time_s, _nanmean(poses.reprojection_px, (1, 2))), label=line.label, **look)
+            views = np.where(poses.n_views > 0, poses.n_views, np.nan)
+            views_axes.plot(*_thinned(poses.time_s, _nanmean(views, (1, 2))), **look)
+        error_axes.set_ylim(bottom=0)
+        error_axes.set_ylabel("error, px")
+        views_axes.set_ylim(bottom=0)
+        views_axes.set_ylabel("views used")
+        views_axes.set_xlabel("session time, s")
+        _legend(figure, error_axes)
+        return svg("Reprojection error and number of views over time")
 
 
 def plot_bones(lines: Sequence[Line], of_person: Mapping[str, int], window_s: tuple[float, float]) -> str:
@@ -281,7 +285,10 @@ def _figure(height_in: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
 def _inline_svg(figure: Figure, description: str) -> str:
     """Return the figure as an ``<svg>`` element that scales with the page and names nothing outside it."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Names stay text, and the browser has fonts for them that matplotlib lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

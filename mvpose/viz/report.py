@@ -133,24 +133,32 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "reprojection_px_mean": Metric(
         "Reprojection error, mean", "px", 2, "low",
-        hint="distance in the image between a detected joint and the 3D joint projected back",
+        hint="distance in the image between a keypoint and the 3D joint projected back, over all views that saw it",
     ),
     "reprojection_px_median": Metric("Reprojection error, median", "px", 2, "low"),
     "reprojection_px_p90": Metric("Reprojection error, 90th percentile", "px", 2, "low"),
     "bone_spread_mm": Metric(
-        "Bone length spread", "mm", 1, "low", hint="standard deviation of a bone's length over time, mean over bones"
+        "Bone length spread", "mm", 1, "low", hint="how much a bone's length varies over time (σ), mean over bones"
     ),
-    "jitter_mps2": Metric("Jitter", "m/s²", 2, "low", hint="acceleration that no body makes"),
-    "acceleration_mps2": Metric("Acceleration", "m/s²", 2, "low"),
+    "acceleration_mps2": Metric(
+        "Acceleration of joints", "m/s²", 1, "low", hint="people's own, and jitter on top of it, which is error"
+    ),
     "joints_found": Metric(
-        "Joints found", "%", 1, "high", 100.0, hint="share of frames, people and joints that have a 3D position"
+        "Joints found", "%", 1, "high", 100.0, hint="share of the joints of people whom two views or more saw"
     ),
     "n_people": Metric("People", "", 0),
-    "mpjpe_mm": Metric(
-        "Distance to the true joints (MPJPE)", "mm", 1, "low", hint="mean over joints and frames, at the true time"
+    "mpjpe_mm": Metric("Distance to the true joints, mean", "mm", 1, "low", hint="also called MPJPE, at the true time"),
+    "median_mm": Metric("Distance to the true joints, median", "mm", 1, "low"),
+    "p90_mm": Metric("Distance to the true joints, 90th percentile", "mm", 1, "low"),
+    "mpjpe_fast_mm": Metric(
+        "Distance to the true joints, fast ones", "mm", 1, "low", hint="those that truly move at 1.5 m/s or faster"
     ),
-    "timing_error_ms_mean": Metric("Clock error, mean", "ms", 1, "low", hint="against the true clocks"),
-    "timing_error_ms_max": Metric("Clock error, largest", "ms", 1, "low", hint="against the true clocks"),
+    "recall": Metric("True joints found", "%", 1, "high", 100.0),
+    "n_matched": Metric("True people found", "", 0, "high"),
+    "id_switches": Metric("Identity switches", "", 0, "low", hint="how often a true person's number changes"),
+    "timing_error_ms_mean": Metric("Clock error, mean", "ms", 1, "low", hint="against the true clocks, mid-recording"),
+    "timing_error_ms_median": Metric("Clock error, median", "ms", 1, "low"),
+    "timing_error_ms_max": Metric("Clock error, largest", "ms", 1, "low"),
 }  # fmt: skip
 
 
@@ -284,7 +292,7 @@ def playback_data(comparison: Comparison) -> dict[str, Any] | None:
 def _subtitle(comparison: Comparison) -> str:
     """Return what was recorded, in a few words."""
     main = comparison.variant(SYNCED) or next(iter(comparison.variants), None)
-    cameras = len(comparison.rig)
+    cameras = len(set(comparison.rig.names) | set(main.clocks.unsynchronised if main else ()))
     parts = [f"{cameras} camera" + "s" * (cameras != 1)]
     if main is not None:
         people, times = len(main.poses.person_ids), main.poses.time_s
@@ -305,8 +313,8 @@ def _tiles(comparison: Comparison) -> list[dict[str, str]]:
         if _is_number(after) and len(tiles) < 3:
             before = metric.show(raw.metrics.get(key)) if raw else "–"
             tiles.append({"label": metric.label, "before": before, "after": metric.show(after), "unit": metric.unit})
-    cameras, clocks = len(comparison.rig), synced.clocks
-    share = {"label": "Cameras on one clock", "before": "", "after": f"{len(clocks.clocks)}", "unit": f"of {cameras}"}
+    known, unknown = len(synced.clocks.clocks), len(synced.clocks.unsynchronised)
+    share = {"label": "Cameras on one clock", "before": "", "after": f"{known}", "unit": f"of {known + unknown}"}
     return [*tiles, share]
 
 
@@ -465,10 +473,10 @@ def _shot_pictures(shot: Shot, variants: Sequence[Variant]) -> dict[str, Any]:
                 "colour": _colour(v),
                 "time": f"{t:.3f}",
                 "src": _jpeg(small),
-                "alt": f"{shot.camera.name}, {shot.title}: skeletons of the {v.label} reconstruction",
+                "alt": f"{shot.title}: skeletons of the {v.label} reconstruction",
             }
         )
-    return {"title": shot.title, "camera": shot.camera.name, "pictures": pictures}
+    return {"title": shot.title, "pictures": pictures}
 
 
 def _crop(xy: np.ndarray, size_px: tuple[int, int]) -> tuple[int, int, int, int]:
