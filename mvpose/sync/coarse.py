@@ -10,8 +10,8 @@ import numpy as np
 from mvpose.geometry import homogeneous
 from mvpose.sync.trajectories import Trajectory, sample_slots
 
-LAG_STEP_S = 0.1
-"""Spacing of the lags: people cross less than a body's width in it, so no basin of the refinement is stepped over."""
+LAG_STEP_S = 0.05
+"""Spacing of the lags: a hand moves by about two standard deviations in it, so no basin is stepped over."""
 
 NOISE = 0.02
 """Standard deviation of a joint in units of the body's extent (measured on Stacked-Hourglass detections)."""
@@ -21,8 +21,12 @@ OUTLIER_SCALE = 3.0
 
 _SAMPLES = 250
 _INDEPENDENT_S = 0.5  # detections this far apart have nearly forgotten each other's errors (autocorrelation 0.45)
-_NATS = 10.0  # evidence of one person in one independent moment for a cost that falls from 1 to 0
-_CONTRAST = 0.75  # a true offset brings the cost below this share of what unrelated moments cost
+_NATS = 15.0  # evidence of one person in one independent moment for a cost that falls from 1 to 0
+_CONTRAST = 0.6  # a true offset brings the cost below this share of what unrelated moments cost
+_REST_SIGMAS = 2.0  # a mean shift of joints within half a second that noise alone makes
+_UNMATCHED = -3.0  # evidence at most, nats, that one person without a counterpart holds against an offset
+_SHARE = 0.25  # of the evidence that perfect agreement would give: unrelated recordings reach 0.1, related ones 0.5
+_MATCH_COST = 0.5  # two tracks that cost more than this are never one person
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class LagCurve:
 
     @property
     def chance_evidence(self) -> float:
-        """Evidence that the best of so many lags must beat not to be a chance find (one in a hundred searches)."""
-        return float(np.log(max(len(self.offset_s), 1)) + np.log(100.0) / 2)
+        """Evidence that the best of so many lags must beat not to be a chance find."""
+        span = float(np.ptp(self.offset_s)) if len(self.offset_s) else 0.0
+        return float(np.log(max(span / _INDEPENDENT_S, 1.0)) + np.log(5.0))
 
 
 def robust_cost(residual: np.ndarray) -> np.ndarray:
@@ -78,38 +83,62 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     if not tracks_a or not tracks_b:
         return None
     time_a, time_b = _common_grid(tracks_a), _common_grid(tracks_b)
-    xy_a, _ = sample_slots(tracks_a, time_a)
+    xy_a, size_a = sample_slots(tracks_a, time_a)
     xy_b, size_b = sample_slots(tracks_b, time_b)
     occupied = np.flatnonzero(np.isfinite(xy_a).any((1, 2, 3)))
     chosen = occupied[np.unique(np.linspace(0, len(occupied) - 1, min(_SAMPLES, len(occupied))).astype(int))]
     moment = min(1.0, float(np.median(np.diff(chosen)) if len(chosen) > 1 else 1) * LAG_STEP_S / _INDEPENDENT_S)
 
+    moving = _movement(xy_a, size_a)[chosen]
     line = homogeneous(xy_a[chosen]) @ E.T  # (S, A, J, 3)
     line = (line / np.hypot(line[..., 0], line[..., 1])[..., None]).astype(np.float32)
     points = xy_b.astype(np.float32)
     scale = (np.sqrt(2) * NOISE * size_b).astype(np.float32)
     lags = np.arange(-(len(time_a) - 1), len(time_b))
-    cost = np.zeros(len(lags))
-    moments = np.zeros(len(lags))
+    cost = np.zeros((len(lags), xy_a.shape[1]))
+    moments = np.zeros_like(cost)
     for index, lag in enumerate(lags):
         at_b = chosen + lag
         rows = np.flatnonzero((at_b >= 0) & (at_b < len(time_b)))
         if len(rows):
             person_cost = _person_costs(line[rows], points[at_b[rows]], scale[at_b[rows]])
             seen = np.isfinite(person_cost)
-            cost[index], moments[index] = person_cost[seen].sum(), seen.sum() * moment
+            weight = np.where(seen, moving[rows] * moment, 0.0)
+            cost[index], moments[index] = (weight * np.nan_to_num(person_cost)).sum(0), weight.sum(0)
     enough = moments >= 1.0
     if not enough.any():
         return None
-    mean_cost = np.where(enough, cost * moment / np.maximum(moments, 1e-9), np.nan)
-    accepted_cost = _CONTRAST * float(np.nanpercentile(mean_cost, 75))
-    evidence = np.where(enough, _NATS * moments * (accepted_cost - mean_cost), -np.inf)
+    mean_cost = np.where(enough, cost / np.maximum(moments, 1e-9), np.nan)
+    present = enough.any(0)
+    mean_cost, moments, enough = mean_cost[:, present], moments[:, present], enough[:, present]
+    contrast_cost = _CONTRAST * np.nanpercentile(mean_cost, 75, axis=0)
+    per_person = np.where(enough, _NATS * moments * (contrast_cost - np.nan_to_num(mean_cost)), 0.0)
+    # Whoever b never sees must not speak against an offset for longer than it takes to notice.
+    evidence = np.logaddexp(per_person, _UNMATCHED).sum(1)
+    best_possible = (_NATS * moments * contrast_cost).sum(1)
+    evidence = np.where(evidence < _SHARE * best_possible, np.minimum(evidence, 0.0), evidence)
+    evidence = np.where(enough.any(1), evidence, -np.inf)
+    accepted_cost = min(float(contrast_cost.max()), _MATCH_COST)
     return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, accepted_cost)
 
 
 def _common_grid(tracks: Sequence[Trajectory]) -> np.ndarray:
     start, end = min(t.start_s for t in tracks), max(t.end_s for t in tracks)
     return start + LAG_STEP_S * np.arange(int((end - start) / LAG_STEP_S) + 1)
+
+
+def _movement(xy: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return how much of a moment's worth each person's (T, S) movement is, in [0, 1].
+
+    A person at rest agrees with any other moment of the same rest; only what moves tells one moment from another.
+    """
+    reach = max(1, round(_INDEPENDENT_S / 2 / LAG_STEP_S))
+    ahead = np.minimum(np.arange(len(xy)) + reach, len(xy) - 1)
+    behind = np.maximum(np.arange(len(xy)) - reach, 0)
+    shift = np.linalg.norm(xy[ahead] - xy[behind], axis=-1) / (NOISE * size[..., None])
+    seen = np.isfinite(shift)
+    mean = np.where(seen, shift, 0).sum(-1) / np.maximum(seen.sum(-1), 1)
+    return np.clip((mean - _REST_SIGMAS) / _REST_SIGMAS, 0.0, 1.0)
 
 
 def _person_costs(line: np.ndarray, points: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -139,7 +168,7 @@ def correlation_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajec
     """
     if not tracks_a or not tracks_b:
         return None
-    step = LAG_STEP_S / 2
+    step = LAG_STEP_S
     (start_a, signal_a), (start_b, signal_b) = _speed_signal(tracks_a, step), _speed_signal(tracks_b, step)
     correlation, count = _masked_correlation(signal_a, signal_b)
     joints = signal_a.shape[1]

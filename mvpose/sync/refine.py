@@ -234,8 +234,8 @@ def _joint_spread(residual: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def _score_variance(time: np.ndarray, score: np.ndarray, information: np.ndarray) -> float:
     """Return the variance of the summed scores.
 
-    Sums over whole blocks of time carry all correlation within them (Liang & Zeger 1986). Few blocks tell little, so the
-    inflation over independent residuals is a mean of what they show and of a prior worth a few blocks.
+    Sums over whole blocks of time carry all correlation within them (Liang & Zeger 1986). Few blocks tell little, so
+    the inflation over independent residuals is a mean of what they show and of a prior worth a few blocks.
     """
     block = ((time - time.min()) / _BLOCK_S).astype(int)
     block_score = np.bincount(block, score)
