@@ -87,7 +87,8 @@ def test_images_without_people_keep_their_place(engine):
 
 
 def test_the_default_network_is_the_one_that_fits(weights):
-    _, _, skeleton = mmpose._pose_network(read_checkpoint(weights / "pose17.pth"), "cpu")
+    with library_warnings_silenced():
+        _, _, skeleton = mmpose._pose_network(read_checkpoint(weights / "pose17.pth"), "cpu")
     assert skeleton == SKELETONS["coco17"]
 
 
@@ -177,7 +178,8 @@ def test_the_network_is_the_one_that_the_checkpoint_describes(weights, tmp_path)
     torch.save({"state_dict": state, "meta": meta}, tmp_path / "own.pth")
     checkpoint = read_checkpoint(tmp_path / "own.pth")
     assert checkpoint.config is not None
-    _, _, skeleton = mmpose._pose_network(checkpoint, "cpu")
+    with library_warnings_silenced():
+        _, _, skeleton = mmpose._pose_network(checkpoint, "cpu")
     assert skeleton == SKELETONS["coco17"]
 
 
