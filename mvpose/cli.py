@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -456,7 +456,7 @@ _SHOWN = (
 )
 
 
-def _print_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+def _print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     click.echo(f"{'':<30}" + "".join(f"{name:>12}" for name in metrics))
     for key, label, unit, scale, decimals in _SHOWN:
         values = [m.get(key) for m in metrics.values()]
