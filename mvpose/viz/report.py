@@ -500,8 +500,7 @@ def _jpeg(image: np.ndarray) -> str:
 
 def _embedded(data: dict[str, Any]) -> str:
     """Return JSON that can stand inside a script element whatever names it holds."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _anywhere(comparison: Comparison, key: str) -> bool:
