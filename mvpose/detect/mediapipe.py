@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from mvpose.detect.base import Detections
-from mvpose.detect.similarity import box_overlap, distinct_people, poses_of
+from mvpose.detect.similarity import best_of_each, box_overlap, keypoint_similarity, poses_of
 from mvpose.errors import DetectionError, MissingDependencyError
 from mvpose.keypoints import keypoint_boxes
 from mvpose.skeleton import SKELETONS
@@ -35,7 +35,7 @@ _DETECTOR_SIDE = 224
 _CROP_SIDE = 256
 _CROP_MARGIN = 1.25  # the landmark network was trained on crops this much larger than the circle round a person
 _SMALLEST_CROP, _LARGEST_CROP = 0.25, 1.25  # sides in units of the tile's; who is outside is left to tiles that fit
-_SAME_CROP = 0.75  # overlap above which two crops are of one person; people who stand close reach 0.7
+_SAME_CROP = 0.7  # overlap above which two crops are of one person; people who stand close reach 0.5
 _BODY = slice(0, 33)
 _CROP_CENTRE, _CROP_TOP = 33, 34  # landmarks that give the crop of the next frame: mid-hip, and a point of the circle
 _REFINE_REACH = 3  # heatmap cells on either side of a landmark
@@ -52,7 +52,7 @@ class MediapipeOptions:
     min_presence: float = 0.5  # landmark network's confidence that its crop holds a person, 0..1
     min_clarity_new: float = 0.6  # mean heatmap peak over the joints in the image, to begin following a person, 0..1
     min_clarity: float = 0.5  # the same, to go on; measured 0.65–0.9 on people, 0.3–0.55 on furniture and single legs
-    duplicate_similarity: float = 0.7  # keypoint similarity above which two poses are one person, 0..1
+    duplicate_similarity: float = 0.55  # keypoint similarity above which two poses are one person, 0..1
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class MediapipeDetector:
         return self._distinct(both)
 
     def _person_crops(self, image: np.ndarray) -> np.ndarray:
-        """Search the image and its tiles; crops (n, 4), the most confident first."""
+        """Search the image and its tiles for people; crops (n, 4)."""
         crops, scores = [np.empty((0, 4))], [np.empty(0)]
         for tile in search_tiles(image.shape[1], image.shape[0]):
             raw_box, raw_score = self._person_network.run(_tile_pixels(image, tile) / 127.5 - 1)
@@ -140,12 +140,7 @@ class MediapipeDetector:
             crops.append(crop[fits])
             scores.append(score[fits])
         crop, score = np.concatenate(crops), np.concatenate(scores)
-        crop = crop[np.argsort(-score, kind="stable")]
-        kept: list[int] = []
-        for index in range(len(crop)):
-            if not (_crop_overlap(crop[[index]], crop[kept]) > _SAME_CROP).any():
-                kept.append(index)
-        return crop[kept]
+        return crop[best_of_each(_crop_overlap(crop, crop) > _SAME_CROP, score)]
 
     def _landmarks(self, image: np.ndarray, crops: np.ndarray, min_clarity: float) -> _Poses:
         """Landmark each crop (n, 4); those without a person, and repetitions of another, are left out."""
@@ -156,9 +151,11 @@ class MediapipeDetector:
         return self._distinct(found)
 
     def _distinct(self, poses: _Poses) -> _Poses:
-        return poses[
-            distinct_people(poses_of(poses.xy, poses.score), poses.clarity, self._options.duplicate_similarity)
-        ]
+        """Keep the clearest pose of each person; of two in one crop, one has taken its left for its right."""
+        compared = poses_of(poses.xy, poses.score)
+        same = keypoint_similarity(compared, compared) > self._options.duplicate_similarity
+        same |= _crop_overlap(poses.next_crop, poses.next_crop) > _SAME_CROP
+        return poses[best_of_each(same, poses.clarity)]
 
     def _landmark_crop(self, image: np.ndarray, crop: np.ndarray, min_clarity: float) -> _Poses | None:
         to_image = crop_to_image(crop)

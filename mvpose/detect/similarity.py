@@ -100,9 +100,17 @@ def distinct_people(poses: Poses2D, rank: np.ndarray, similarity: float) -> np.n
     """
     if len(poses) < 2:
         return np.arange(len(poses))
-    same = keypoint_similarity(poses, poses) > similarity
-    if same.sum() == len(poses):
-        return np.arange(len(poses))
+    return best_of_each(keypoint_similarity(poses, poses) > similarity, rank)
+
+
+def best_of_each(same: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Indices (k,), ascending, of those that are the same (N, N) as none that is kept of higher rank (N,).
+
+    >>> best_of_each(np.array([[True, True, False], [True, True, False], [False, False, True]]), np.array([1, 2, 0]))
+    array([1, 2])
+    """
+    if np.count_nonzero(same) == len(same):  # each is the same as itself only
+        return np.arange(len(same))
     kept: list[int] = []
     for index in np.argsort(-rank, kind="stable"):
         if not same[index, kept].any():
