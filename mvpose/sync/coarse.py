@@ -24,6 +24,7 @@ _INDEPENDENT_S = 0.5  # detections this far apart have nearly forgotten each oth
 _NATS = 15.0  # evidence of one person in one independent moment for a cost that falls from 1 to 0
 _CONTRAST = 0.6  # a true offset brings the cost below this share of what unrelated moments cost
 _REST_SIGMAS = 2.0  # a mean shift of joints within half a second that noise alone makes
+_UNRELATED_COST = 0.55  # what unrelated moments cost at least, if the recordings are too short to show it
 _UNMATCHED = -3.0  # evidence at most, nats, that one person without a counterpart holds against an offset
 _SHARE = 0.25  # of the evidence that perfect agreement would give: unrelated recordings reach 0.1, related ones 0.5
 _MATCH_COST = 0.5  # two tracks that cost more than this are never one person
@@ -70,7 +71,8 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     """Score all offsets by whether people's joints in one view lie on the epipolar lines of somebody in the other.
 
     Whoever is nearest counts, so identities need not be known. What unrelated moments cost is learnt from the other
-    lags of the same two recordings: people who stand still agree with themselves at every lag, and score nothing.
+    lags of the same two recordings. People who stand still agree with themselves at every lag: then the curve is flat
+    and no peak of it deserves trust.
 
     Args:
         tracks_a: All people of camera a.
@@ -111,7 +113,7 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     mean_cost = np.where(enough, cost / np.maximum(moments, 1e-9), np.nan)
     present = enough.any(0)
     mean_cost, moments, enough = mean_cost[:, present], moments[:, present], enough[:, present]
-    contrast_cost = _CONTRAST * np.nanpercentile(mean_cost, 75, axis=0)
+    contrast_cost = _CONTRAST * np.maximum(np.nanpercentile(mean_cost, 75, axis=0), _UNRELATED_COST)
     per_person = np.where(enough, _NATS * moments * (contrast_cost - np.nan_to_num(mean_cost)), 0.0)
     # Whoever b never sees must not speak against an offset for longer than it takes to notice.
     evidence = np.logaddexp(per_person, _UNMATCHED).sum(1)

@@ -134,8 +134,17 @@ def epipolar_pair(
         Mode(f.offset_s, f.sigma_s, float(w)) for (f, _, _), w in zip(candidates, weights, strict=True) if w > 1e-6
     )
     fit, _, matches = candidates[0]
-    epochs = _epochs(fit, matches, E)
-    return PairEstimate(tuple(_edge(a, b, epoch, modes, fit) for epoch in epochs))
+    edges = (_edge(a, b, epoch, modes, fit) for epoch in _epochs(fit, matches, E))
+    return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+
+
+_CLEAR_WEIGHT = 0.8  # of the best peak; below it another offset is nearly as likely, and either would be a guess
+
+
+def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
+    if e.modes[0].weight >= _CLEAR_WEIGHT:
+        return e
+    return e.rejected(f"an offset of {e.modes[1].offset_s:.2f} s is nearly as likely as {e.offset_s:.2f} s")
 
 
 def _edge(a: str, b: str, epoch: PairFit, modes: Sequence[Mode], whole: PairFit) -> PairwiseOffset:
@@ -191,20 +200,11 @@ def correlated_pair(
     start = max(min(t.start_s for t in tracks_a), min(t.start_s for t in tracks_b) - modes[0].offset_s)
     end = min(max(t.end_s for t in tracks_a), max(t.end_s for t in tracks_b) - modes[0].offset_s)
     support = Support(windows=1, joints=tracks_a[0].xy.shape[1], seconds=round(max(end - start, 0.0), 3))
-    return PairEstimate(
-        (
-            PairwiseOffset(
-                a,
-                b,
-                (start + end) / 2,
-                modes[0].offset_s,
-                modes[0].sigma_s,
-                "correlation",
-                modes=modes,
-                support=support,
-            ),
-        )
+    best = modes[0]
+    found = PairwiseOffset(
+        a, b, (start + end) / 2, best.offset_s, best.sigma_s, "correlation", modes=modes, support=support
     )
+    return PairEstimate((_unless_ambiguous(found),))
 
 
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one

@@ -22,8 +22,8 @@ SAMPLE_STEP_S = 1 / 30
 _DRIFT_SIGMA = 2e-4  # relative rate of two consumer clocks: ±100 ppm each
 _BLOCK_S = 2.0  # residuals further apart are taken as independent
 _EPSILON_S = 0.01  # wide enough that the ripple of the noise averages out
-_PRIOR_INFLATION, _PRIOR_BLOCKS = 5.0, 3.0  # variance inflation of residuals 1/30 s apart where few blocks show it
-_UNMODELLED = 1.35  # root mean square z-score of the sandwich alone on synthetic recordings (seeds kept for tuning)
+_PRIOR_INFLATION, _PRIOR_BLOCKS = 15.0, 3.0  # variance inflation of residuals 1/30 s apart where few blocks show it
+_UNMODELLED = 1.2  # root mean square z-score of the sandwich alone on synthetic recordings (seeds kept for tuning)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def solve_clocks(
     if reference is not None and reference not in graph.cameras:
         raise SyncError(f"the reference camera {reference} is not in the session; it has {', '.join(graph.cameras)}")
     edges = list(graph.edges)
-    kept = _consistent(edges, options)
+    kept = _consistent([i for i, e in enumerate(edges) if e.accepted], edges, options)
     while True:
         components = _components(graph.cameras, [edges[i] for i in kept])
         chosen = reference or _best_connected(components[0], [edges[i] for i in kept])
@@ -184,13 +184,13 @@ def _best_connected(group: Sequence[str], edges: Sequence[PairwiseOffset]) -> st
     return max(group, key=rank)
 
 
-def _consistent(edges: Sequence[PairwiseOffset], options: SolveOptions) -> list[int]:
-    """Return the indices of edges whose pairs agree round cycles, judged pair by pair before any least squares.
+def _consistent(candidates: Sequence[int], edges: Sequence[PairwiseOffset], options: SolveOptions) -> list[int]:
+    """Return those candidates whose pairs agree round cycles, judged pair by pair before any least squares.
 
     Every pair has one vote at its own middle. The spanning tree whose offsets most other pairs confirm wins. Where two
     pairs contradict each other and nothing else decides, neither is kept.
     """
-    votes = _pair_votes(edges)
+    votes = _pair_votes([edges[i] for i in candidates])
     tree = _best_tree(votes, options)
     agree = {pair for pair in votes if _confirmed(votes, tree, pair, options)}
     contradicting = set(votes) - agree
@@ -200,7 +200,11 @@ def _consistent(edges: Sequence[PairwiseOffset], options: SolveOptions) -> list[
             if votes[suspect].log_odds - votes[wrong].log_odds < options.decisive:
                 doubtful.add(suspect)
     good = agree - doubtful
-    return [i for i, e in enumerate(edges) if (e.a, e.b) in good and (e.method != "hint" or _agrees(e, votes, options))]
+    return [
+        i
+        for i in candidates
+        if (edges[i].a, edges[i].b) in good and (edges[i].method != "hint" or _agrees(edges[i], votes, options))
+    ]
 
 
 @dataclass(frozen=True)
