@@ -1,0 +1,161 @@
+"""Generated recordings through the whole chain: clock errors and z-scores, MPJPE raw, synchronised, with true clocks.
+
+Run ``python -m mvpose.bench.recordings --help``. Seeds below 100 are for reporting; constants were chosen on others.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import click
+import numpy as np
+
+from mvpose.clock import Clocks, unsynchronised_clocks
+from mvpose.detect.tracks import track_people
+from mvpose.pipeline import Settings, build_poses
+from mvpose.recon.metrics import clock_errors, mpjpe
+from mvpose.sync.estimate import estimate_offsets
+from mvpose.sync.solve import solve_clocks
+from mvpose.synthetic.motion import crossing_motion, generate_motion
+from mvpose.synthetic.noise import DetectorNoise
+from mvpose.synthetic.rigs import ring_rig
+from mvpose.synthetic.world import World, make_world, observe
+
+T = TypeVar("T")
+POSE_FPS = 30.0
+
+
+@dataclass
+class Timings:
+    """Seconds spent in each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def of(self, stage: str, call: Callable[[], T]) -> T:
+        """Run a call, and add the time that it took to a stage."""
+        start = time.perf_counter()
+        result = call()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        return result
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out of one recording; errors in ms at the middle of each camera's recording."""
+
+    clock_error_ms: tuple[float, ...]
+    z: tuple[float, ...]
+    unsynchronised: int
+    mpjpe_mm: dict[str, float]
+    switches: int
+    seconds: dict[str, float]
+    frames: int
+
+
+def run_recording(world: World, rng: np.random.Generator, noise: DetectorNoise, raw: bool) -> Row:
+    """Observe a world without giving identities away, and take the keypoints through the chain."""
+    timings = Timings()
+    seen = observe(world, rng, noise, tracked=False)
+    keypoints = timings.of("2D tracks", lambda: {name: track_people(k) for name, k in seen.items()})
+    cameras = {camera.name: camera for camera in world.rig}
+    graph = timings.of("offsets", lambda: estimate_offsets(keypoints, cameras))
+    middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+    _, clocks = timings.of("solve", lambda: solve_clocks(graph, middle, reference=world.rig.names[0]))
+    truth = world.true_clocks(clocks.reference)
+    errors = clock_errors(clocks, truth, middle)["cameras"].values()
+    settings = Settings(fps=POSE_FPS)
+    variants: dict[str, Clocks] = {"synced": clocks, "perfect": truth}
+    if raw:
+        variants["raw"] = unsynchronised_clocks(world.rig.names)
+    figures = {}
+    for name, own in variants.items():
+        built = timings.of(f"3D ({name})", lambda own=own: build_poses(keypoints, world.rig, own, settings))  # type: ignore[misc]
+        figures[name] = mpjpe(built.poses, world.truth_poses(built.poses.time_s, clocks.reference))
+    return Row(
+        tuple(e["error_ms"] for e in errors),
+        tuple(e["z"] for e in errors),
+        len(clocks.unsynchronised),
+        {name: f["mpjpe_mm"] for name, f in figures.items()},
+        int(figures["synced"]["id_switches"]),
+        timings.seconds,
+        sum(k.n_frames for k in keypoints.values()),
+    )
+
+
+@click.command()
+@click.option("--seeds", default=5, show_default=True, help="How many recordings.")
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--duration", default=300.0, show_default=True, help="Length of the session, seconds.")
+@click.option("--max-offset", default=120.0, show_default=True, help="How far apart cameras start, seconds.")
+@click.option("--drift-ppm", default=100.0, show_default=True, help="Clock rates are uniform in 1 ± this.")
+@click.option("--fps", default="30,30,25,60", show_default=True, help="Frame rates; one camera each.")
+@click.option("--people", default=1, show_default=True)
+@click.option("--crossing", is_flag=True, help="Two people who cross twice a minute, in place of --people.")
+@click.option("--noise", default=1.0, show_default=True, help="Factor on the measured detector noise.")
+@click.option("--no-raw", is_flag=True, help="Leave out the reconstruction without synchronisation.")
+def main(
+    seeds: int,
+    first_seed: int,
+    duration: float,
+    max_offset: float,
+    drift_ppm: float,
+    fps: str,
+    people: int,
+    crossing: bool,
+    noise: float,
+    no_raw: bool,
+) -> None:
+    """Print one line a recording, then the summary."""
+    rates = [float(rate) for rate in fps.split(",")]
+    rows = []
+    for seed in range(first_seed, first_seed + seeds):
+        rng = np.random.default_rng(seed)
+        motion = crossing_motion(rng, duration) if crossing else generate_motion(rng, duration, people=people)
+        world = make_world(
+            rng,
+            motion,
+            ring_rig(len(rates), rng=rng),
+            fps=rates,
+            max_offset_s=max_offset,
+            max_drift_ppm=drift_ppm,
+            duration_s=duration,
+        )
+        rows.append(run_recording(world, rng, DetectorNoise(scale=noise), raw=not no_raw))
+        click.echo(f"seed {seed}: {_line(rows[-1])}")
+    click.echo(_summary(rows))
+
+
+def _line(row: Row) -> str:
+    errors = " ".join(f"{e:+.2f}" for e in row.clock_error_ms)
+    poses = ", ".join(f"{name} {value:.1f}" for name, value in sorted(row.mpjpe_mm.items()))
+    return f"clocks {errors} ms; MPJPE {poses} mm; {row.switches} identity switches; {row.unsynchronised} without clock"
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    error = np.abs(np.concatenate([row.clock_error_ms for row in rows]))
+    z = np.concatenate([row.z for row in rows])
+    lines = [
+        f"clock error: median {np.median(error):.2f} ms, p90 {np.percentile(error, 90):.2f} ms, "
+        f"max {error.max():.2f} ms ({len(error)} clocks, {sum(r.unsynchronised for r in rows)} cameras without)",
+        f"z-score: RMS {np.sqrt(np.mean(z**2)):.2f}, max |z| {np.abs(z).max():.2f}, {(np.abs(z) > 3).sum()} beyond 3",
+        f"identity switches: {sum(r.switches for r in rows)}",
+    ]
+    for name in ("raw", "synced", "perfect"):
+        values = [r.mpjpe_mm[name] for r in rows if name in r.mpjpe_mm]
+        if values:
+            lines.append(f"MPJPE {name}: mean {np.mean(values):.1f} mm")
+    frames = sum(r.frames for r in rows)
+    for stage in rows[0].seconds:
+        lines.append(f"time of {stage}: {1000 * sum(r.seconds[stage] for r in rows) / frames:.2f} s per 1,000 frames")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    lines.append(f"peak memory: {peak:.0f} MB")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
