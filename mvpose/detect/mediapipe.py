@@ -125,9 +125,10 @@ class MediapipeDetector:
         """Add the people that are not followed yet."""
         crops = self._person_crops(image)
         new = ~(_crop_overlap(crops, known.next_crop) > _SAME_CROP).any(axis=1)
-        found = self._landmarks(image, crops[new], self._options.min_clarity_new)
-        both = _concatenate([known, found])
-        return self._distinct(both)
+        found = self._landmarks(image, crops[new], self._options.min_clarity)
+        # A crop from landmarks fits better than one from the person detector, and a second look unmasks most ghosts.
+        found = self._landmarks(image, found.next_crop, self._options.min_clarity_new)
+        return self._distinct(_concatenate([known, found]))
 
     def _person_crops(self, image: np.ndarray) -> np.ndarray:
         """Search the image and its tiles for people; crops (n, 4)."""
@@ -147,8 +148,7 @@ class MediapipeDetector:
         poses = [pose for crop in crops if (pose := self._landmark_crop(image, crop, min_clarity)) is not None]
         if not poses:
             return _NOBODY
-        found = _concatenate(poses)
-        return self._distinct(found)
+        return self._distinct(_concatenate(poses))
 
     def _distinct(self, poses: _Poses) -> _Poses:
         """Keep the clearest pose of each person; of two in one crop, one has taken its left for its right."""
