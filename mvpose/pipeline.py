@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ import numpy as np
 from mvpose.calib.files import Units, read_rig
 from mvpose.calib.rig import CameraRig, match_sizes
 from mvpose.clock import Clocks, unsynchronised_clocks
+from mvpose.detect.base import PoseDetector
 from mvpose.detect.choose import choose_detector
 from mvpose.detect.tracks import track_people
 from mvpose.detect.videos import detect_video
-from mvpose.errors import ReconstructionError, SessionError, SyncError
+from mvpose.errors import CalibrationError, ReconstructionError, SessionError, SyncError
 from mvpose.formats.keypoints2d import read_keypoints, read_npz, write_keypoints
 from mvpose.formats.motion import EXPORTS
 from mvpose.formats.results import (
@@ -103,55 +105,102 @@ def open_recording(path: Path, settings: Settings) -> Recording:
         raise SessionError(
             f"--reference {settings.reference} is no camera of {path}; it has {', '.join(session.names)}"
         )
-    rig = None if settings.calib is None else read_rig(settings.calib, units=settings.units).subset(session.names)
+    rig = (
+        None if settings.calib is None else _covering(read_rig(settings.calib, units=settings.units), session, settings)
+    )
     videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
     if rig is not None:
         rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
     return Recording(session, videos, rig, settings)
 
 
+def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig:
+    """Return the session's cameras of a calibration, which may have more."""
+    missing = [name for name in session.names if name not in rig.names]
+    if missing:
+        raise CalibrationError(
+            f"{settings.calib} has no camera {', '.join(missing)}; it has {', '.join(rig.names)}. Name videos and "
+            "cameras alike, or leave some out with --skip."
+        )
+    return rig.subset(session.names)
+
+
 def detect(recording: Recording, workspace: Workspace, progress: Progress = no_progress) -> dict[str, Keypoints2D]:
-    """Get every camera's tracked keypoints: from its keypoint file, else from an earlier run, else from its video."""
-    sources = recording.session.cameras
-    digests = {source.name: _source_digest(source, recording.settings) for source in sources}
+    """Get every camera's tracked keypoints: from an earlier run, else from its keypoint file, else from its video."""
     keypoints: dict[str, Keypoints2D] = {}
     missing = []
-    for source in sources:
-        path = workspace.keypoints2d(source.name)
-        if source.keypoints is None and not workspace.is_current(f"detect:{source.name}", digests[source.name]):
-            missing.append(source)
+    for source in recording.session.cameras:
+        if _is_detected(source, recording, workspace):
+            keypoints[source.name] = _detected_before(source, recording, workspace)
         elif source.keypoints is None:
-            keypoints[source.name] = read_npz(path)
+            missing.append(source)
         else:
             start = time.perf_counter()
             keypoints[source.name] = _given_keypoints(source, recording)
-            write_keypoints(keypoints[source.name], path)
-            workspace.finish(f"detect:{source.name}", digests[source.name], [path], time.perf_counter() - start)
-    for source, found, seconds in _detect_videos(missing, recording, progress):
-        path = workspace.keypoints2d(source.name)
-        write_keypoints(found, path)
-        facts = {"frames": found.n_frames, "skeleton": found.skeleton.name}
-        workspace.finish(f"detect:{source.name}", digests[source.name], [path], seconds, **facts)
-        keypoints[source.name] = found
+            _keep(source, keypoints[source.name], recording, workspace, time.perf_counter() - start)
+    keypoints |= _detect_videos(missing, recording, workspace, progress)
     return {name: keypoints[name] for name in recording.session.names}
 
 
-def _source_digest(source: CameraSource, settings: Settings) -> str:
-    files = [*source.videos, *(p for p in (source.keypoints, source.timestamps, settings.checkpoint) if p is not None)]
-    return digest_of([file_digest(p) for p in files], source.fps, source.start_s, settings.detector)
+def _keep(
+    source: CameraSource, found: Keypoints2D, recording: Recording, workspace: Workspace, seconds: float, **facts: Any
+) -> None:
+    path = workspace.keypoints2d(source.name)
+    write_keypoints(found, path)
+    facts |= {"frames": found.n_frames, "skeleton": found.skeleton.name}
+    workspace.finish(f"detect:{source.name}", _source_digest(source, recording), [path], seconds, **facts)
+
+
+def _is_detected(source: CameraSource, recording: Recording, workspace: Workspace) -> bool:
+    """Tell whether an earlier run's keypoints will do; ``auto`` is content with those of any engine."""
+    stage = f"detect:{source.name}"
+    engine = workspace.stages.get(stage, {}).get("engine")
+    is_wanted = source.keypoints is not None or recording.settings.detector in ("auto", engine)
+    return is_wanted and workspace.is_current(stage, _source_digest(source, recording))
+
+
+def _source_digest(source: CameraSource, recording: Recording) -> str:
+    """Return what a camera's keypoints depend on; for those of a video, its times are not among it."""
+    videos = [file_digest(path) for path in source.videos]
+    if source.keypoints is None:
+        checkpoint = recording.settings.checkpoint
+        return digest_of(videos, None if checkpoint is None else file_digest(checkpoint))
+    session = recording.session
+    return digest_of(
+        videos,
+        file_digest(source.keypoints),
+        None if source.timestamps is None else file_digest(source.timestamps),
+        (source.fps, source.start_s, session.skeleton, session.frame_base),
+        _calibrated_size(source, recording),
+    )
+
+
+def _detected_before(source: CameraSource, recording: Recording, workspace: Workspace) -> Keypoints2D:
+    """Read an earlier run's keypoints. The session may since have moved a camera's times: no reason to detect anew."""
+    path = workspace.keypoints2d(source.name)
+    found = read_npz(path)
+    if source.keypoints is None:
+        time_s = camera_times(source, recording.videos[source.name])
+        if not np.array_equal(time_s, found.time_s):
+            found = replace(found, time_s=time_s)
+            write_keypoints(found, path)
+    return found
 
 
 def _given_keypoints(source: CameraSource, recording: Recording) -> Keypoints2D:
     session = recording.session
-    size = None if recording.rig is None else recording.rig[source.name].size_px
     keypoints = read_keypoints(
         source,
         recording.videos.get(source.name),
         skeleton=session.skeleton,
         frame_base=session.frame_base,
-        size_px=size,
+        size_px=_calibrated_size(source, recording),
     )
     return keypoints if keypoints.is_tracked else track_people(keypoints)
+
+
+def _calibrated_size(source: CameraSource, recording: Recording) -> tuple[int, int] | None:
+    return None if recording.rig is None else recording.rig[source.name].size_px
 
 
 class _StoppedError(Exception):
@@ -159,33 +208,37 @@ class _StoppedError(Exception):
 
 
 def _detect_videos(
-    sources: list[CameraSource], recording: Recording, progress: Progress
-) -> Iterable[tuple[CameraSource, Keypoints2D, float]]:
-    """Yield each camera's detections and the seconds they took, as they get ready, ``jobs`` cameras at a time."""
+    sources: Sequence[CameraSource], recording: Recording, workspace: Workspace, progress: Progress
+) -> dict[str, Keypoints2D]:
+    """Detect ``jobs`` cameras at a time; each is kept as soon as it is finished, whatever becomes of the others."""
     if not sources:
-        return
+        return {}
     settings = recording.settings
-    stop = threading.Event()
-    local = threading.local()
+    times = {source.name: camera_times(source, recording.videos[source.name]) for source in sources}
+    engines: SimpleQueue[PoseDetector] = SimpleQueue()
+    jobs = min(settings.jobs, len(sources))
+    for _ in range(jobs):
+        engines.put(choose_detector(settings.detector, checkpoint=settings.checkpoint))
+    stop, keeping = threading.Event(), threading.Lock()
 
-    def run(source: CameraSource) -> tuple[CameraSource, Keypoints2D, float]:
-        start = time.perf_counter()
-        if not hasattr(local, "detector"):
-            local.detector = choose_detector(settings.detector, checkpoint=settings.checkpoint)
-        video = recording.videos[source.name]
-
+    def run(source: CameraSource) -> Keypoints2D:
         def tell(done: int, total: int) -> None:
             if stop.is_set():
                 raise _StoppedError
             progress(f"detect {source.name}", done, total)
 
-        found = detect_video(video, camera_times(source, video), local.detector, progress=tell)
-        return source, found, time.perf_counter() - start
+        start = time.perf_counter()
+        engine = engines.get()
+        found = detect_video(recording.videos[source.name], times[source.name], engine, progress=tell)
+        engines.put(engine)
+        with keeping:
+            _keep(source, found, recording, workspace, time.perf_counter() - start, engine=engine.name)
+        return found
 
-    with ThreadPoolExecutor(max(1, settings.jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run, source): source.name for source in sources}
         try:
-            for future in as_completed([pool.submit(run, source) for source in sources]):
-                yield future.result()
+            return {futures[future]: future.result() for future in as_completed(futures)}
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -199,7 +252,7 @@ def synchronise(
     reference = recording.settings.reference or recording.session.reference
     rig = recording.rig
     hints = recording.hints
-    digest = digest_of(_keypoint_digests(keypoints, workspace), _rig_digest(rig), reference, sorted(hints.items()))
+    digest = digest_of(keypoint_digests(keypoints, workspace), rig_digest(rig), reference, sorted(hints.items()))
     if workspace.is_current("sync", digest):
         graph, clocks = read_offsets(workspace.offsets), read_clocks(workspace.clocks)
     else:
@@ -229,11 +282,13 @@ def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:
     return lambda done, total: progress(what, done, total)
 
 
-def _keypoint_digests(keypoints: Mapping[str, Keypoints2D], workspace: Workspace) -> dict[str, str]:
+def keypoint_digests(keypoints: Mapping[str, Keypoints2D], workspace: Workspace) -> dict[str, str]:
+    """Return what stands for the keypoints in the digest of a later stage."""
     return {name: file_digest(workspace.keypoints2d(name)) for name in keypoints}
 
 
-def _rig_digest(rig: CameraRig | None) -> str:
+def rig_digest(rig: CameraRig | None) -> str:
+    """Return what stands for a calibration in the digest of a stage."""
     if rig is None:
         return ""
     return digest_of(
@@ -276,9 +331,9 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
     rig = _calibrated(recording)
     s = recording.settings
     digest = digest_of(
-        _keypoint_digests(keypoints, workspace),
-        _rig_digest(rig),
-        _clock_values(clocks),
+        keypoint_digests(keypoints, workspace),
+        rig_digest(rig),
+        clock_values(clocks),
         (s.fps, s.start_s, s.end_s, s.smooth),
     )
     if workspace.is_current("reconstruct", digest):
@@ -291,7 +346,12 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
             "same people and that the calibration belongs to this recording."
         )
     write_poses(poses, workspace.poses3d)
-    facts = {"frames": len(poses.time_s), "people": len(poses.person_ids)}
+    facts = {
+        "frames": len(poses.time_s),
+        "people": len(poses.person_ids),
+        "calib": str(s.calib and s.calib.resolve()),
+        "units": s.units,
+    }
     workspace.finish("reconstruct", digest, [workspace.poses3d], time.perf_counter() - start, **facts)
     return poses
 
@@ -302,15 +362,22 @@ def _calibrated(recording: Recording) -> CameraRig:
     return recording.rig
 
 
-def _clock_values(clocks: Clocks) -> list[Any]:
+def clock_values(clocks: Clocks) -> list[Any]:
+    """Return what stands for clocks in the digest of a stage."""
     return [(name, c.offset_s, c.rate, c.cov.tolist()) for name, c in clocks.clocks.items()]
 
 
 def export(poses: Poses3D, workspace: Workspace, kinds: Iterable[str] = tuple(EXPORTS)) -> list[Path]:
-    """Write the poses for other programs and return the files."""
+    """Write the poses for other programs and return the files; those of people who are no more are removed."""
+    before = workspace.files("export")
+    digest = digest_of(file_digest(workspace.poses3d), list(kinds))
+    if workspace.is_current("export", digest):
+        return before
     start = time.perf_counter()
     written = [path for kind in kinds for path in EXPORTS[kind](poses, workspace.exports)]
-    workspace.finish("export", digest_of(file_digest(workspace.poses3d)), written, time.perf_counter() - start)
+    workspace.finish("export", digest, written, time.perf_counter() - start)
+    for path in set(before) - set(written):
+        path.unlink(missing_ok=True)
     return written
 
 
@@ -329,6 +396,8 @@ def taken_as_they_stand(recording: Recording, workspace: Workspace) -> Clocks:
     clocks = {n: c if n == reference else replace(c, verdict="doubtful", why=why) for n, c in plain.clocks.items()}
     plain = replace(plain, clocks=clocks)
     write_clocks(plain, workspace.clocks)
+    # Estimated clocks stood under this name before; the next run must not take these for them.
+    workspace.finish("sync", digest_of("as they stand", clock_values(plain)), [workspace.clocks], 0.0)
     return plain
 
 

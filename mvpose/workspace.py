@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mvpose import __version__
-from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError, WorkspaceError
 from mvpose.formats.results import read_json, write_json
-
-log = logging.getLogger(__name__)
 
 RUN_FORMAT = "mvpose.run/1"
 _SAMPLE_BYTES = 1 << 20
@@ -89,9 +87,12 @@ class Workspace:
 
     def is_current(self, stage: str, digest: str) -> bool:
         """Tell whether a stage has been run on just these inputs and its files are all there."""
-        known = self.stages.get(stage, {})
-        files = [self.root / name for name in known.get("files", ())]
-        return not self.force and known.get("digest") == digest and all(f.is_file() for f in files)
+        is_same = self.stages.get(stage, {}).get("digest") == digest
+        return is_same and not self.force and all(f.is_file() for f in self.files(stage))
+
+    def files(self, stage: str) -> list[Path]:
+        """Return the files that a stage wrote when it was last run."""
+        return [self.root / name for name in self.stages.get(stage, {}).get("files", ())]
 
     def finish(self, stage: str, digest: str, files: Iterable[Path], seconds: float, **facts: Any) -> None:
         """Remember a stage as done, with whatever facts about it belong on record."""
@@ -121,7 +122,8 @@ def open_workspace(root: Path, *, force: bool = False, options: Mapping[str, Any
     """Make or reopen the output folder.
 
     Raises:
-        WorkspaceError: It cannot be written, or a file stands in its place.
+        WorkspaceError: It cannot be written, a file stands in its place, or its ``run.json`` cannot be read, for
+            instance because a newer version wrote it, and ``force`` is not set.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -129,31 +131,46 @@ def open_workspace(root: Path, *, force: bool = False, options: Mapping[str, Any
         raise WorkspaceError(
             f"the output folder {root} cannot be made: {error.strerror or error}; choose --out"
         ) from error
-    with atomic_path(root / "run.json") as probe:
-        # Finding out now that the folder is read-only beats finding out after an hour of detection.
-        previous = root / "run.json"
-        probe.write_bytes(previous.read_bytes() if previous.is_file() else b'{"format": "mvpose.run/1"}')
+    workspace = Workspace(root, force, options=dict(options or {}))
     try:
-        stages = read_json(root / "run.json", RUN_FORMAT).get("stages", {})
+        workspace.stages = _recorded_stages(workspace.run)
     except FormatError as error:
-        log.warning("the record of earlier runs is not usable, every stage runs again: %s", error)
-        stages = {}
-    return Workspace(root, force, stages if isinstance(stages, dict) else {}, options=dict(options or {}))
+        if not force:
+            raise WorkspaceError(f"{error}; choose another --out, or do everything anew with --force") from error
+    # Finding out now that the folder is read-only beats finding out after an hour of detection.
+    workspace.save()
+    return workspace
 
 
-def recorded_calib(workspace: Workspace) -> Path:
-    """Return the calibration that the last run used.
+def _recorded_stages(run: Path) -> dict[str, dict[str, Any]]:
+    if not run.exists():
+        return {}
+    stages = read_json(run, RUN_FORMAT).get("stages", {})
+    if not isinstance(stages, dict) or not all(_is_record(stage) for stage in stages.values()):
+        raise FormatError(f"{run} does not hold the record of a run")
+    return stages
+
+
+def _is_record(stage: object) -> bool:
+    if not isinstance(stage, dict) or not isinstance(stage.get("files", []), list):
+        return False
+    return all(isinstance(name, str) for name in stage.get("files", []))
+
+
+def recorded_calib(workspace: Workspace) -> tuple[Path, Any]:
+    """Return the calibration that the reconstruction was made with, and the unit that was given for it.
 
     Raises:
         WorkspaceError: The record does not name one, or it is gone.
     """
     try:
-        calib = read_json(workspace.run, RUN_FORMAT).get("options", {}).get("calib")
+        stage = _recorded_stages(workspace.run).get("reconstruct", {})
     except FormatError:
-        calib = None
-    if not calib or not Path(calib).exists():
+        stage = {}
+    calib = stage.get("calib")
+    if not isinstance(calib, str) or not Path(calib).exists():
         raise WorkspaceError(f"{workspace.run} does not name a calibration that is still there; give --calib")
-    return Path(calib)
+    return Path(calib), stage.get("units")
 
 
 def file_digest(path: Path) -> str:
@@ -175,6 +192,11 @@ def file_digest(path: Path) -> str:
                 file.seek(start)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Return a digest of an array's values."""
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
 
 
 def digest_of(*parts: object) -> str:
