@@ -199,6 +199,9 @@ def skeleton_of(joint_names: Sequence[str]) -> Skeleton:
     'custom'
     """
     names = tuple(canonical_joint_name(name) for name in joint_names)
+    of_halpe = tuple("head_top" if name == "head" else name for name in names)
+    if of_halpe == SKELETONS["halpe26"].joint_names:  # MMPose calls the top of the head `head` there
+        return SKELETONS["halpe26"]
     for skeleton in SKELETONS.values():
         if skeleton.joint_names == names:
             return skeleton

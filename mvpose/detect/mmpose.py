@@ -240,10 +240,8 @@ def _fitted(registry: Any, config: Any, checkpoint: Checkpoint, device: str) -> 
 def _skeleton(checkpoint: Checkpoint, config: Any) -> Skeleton:
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
-    names, dataset_name = checkpoint.joint_names, checkpoint.dataset_name
+    names = checkpoint.joint_names
     if names is None:
         meta = parse_pose_metainfo(config.train_dataloader.dataset.metainfo)
-        names, dataset_name = tuple(meta["keypoint_id2name"].values()), meta["dataset_name"]
-    if dataset_name == "halpe26":  # its head is the top of the head
-        names = tuple("head_top" if name == "head" else name for name in names)
+        names = tuple(meta["keypoint_id2name"].values())
     return skeleton_of(names)

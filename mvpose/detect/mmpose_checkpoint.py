@@ -51,14 +51,12 @@ class Checkpoint:
         path: The file.
         weights: Tensor of each parameter.
         joint_names: Joints in order, where the file names them.
-        dataset_name: The keypoint set, where the file names it.
         config: The network's config as nested literals, where the file holds one.
     """
 
     path: Path
     weights: Mapping[str, torch.Tensor]
     joint_names: tuple[str, ...] | None
-    dataset_name: str
     config: Mapping[str, Any] | None
 
 
@@ -170,7 +168,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path=path,
         weights={str(key).removeprefix("module."): value for key, value in weights.items()},
         joint_names=tuple(str(names[index]) for index in sorted(names)) if isinstance(names, dict) else None,
-        dataset_name=str(dataset.get("dataset_name", "")),
         config=read_config(meta["cfg"], path) if isinstance(meta.get("cfg"), str) else None,
     )
 

@@ -431,8 +431,8 @@ def _figures(comparison: Comparison) -> dict[str, str]:
 
 
 def _same_person(main: Line, lines: Sequence[Line]) -> dict[str, int]:
-    """Return, by label, the index of the person who is best seen in ``main``, found in the others by nearness."""
-    person = int(np.isfinite(main.poses.xyz_m).all(axis=-1).sum(axis=(0, 2)).argmax())
+    """Return, by label, the index of the person of ``main`` who shows timing best, found in the others by nearness."""
+    person = _liveliest_person(main.poses)
     times = main.poses.time_s[:: max(1, len(main.poses.time_s) // 100)].tolist()
     track = np.stack([_middles(positions_at(main.poses, t))[person] for t in times])
     found = {}
@@ -443,6 +443,15 @@ def _same_person(main: Line, lines: Sequence[Line]) -> dict[str, int]:
         if len(typical) and np.isfinite(min(typical)):
             found[line.label] = int(np.argmin(typical))
     return found
+
+
+def _liveliest_person(poses: Poses3D) -> int:
+    """Return the index of the person who moves most, among those who are in sight for at least half as long as any."""
+    in_sight = np.isfinite(poses.xyz_m).all(axis=-1).sum(axis=(0, 2))
+    step = np.linalg.norm(np.diff(poses.xyz_m, axis=0), axis=-1)
+    # The median over time and joints: a bystander far away jitters more at times than a dancer moves.
+    typical = [float(np.median(s[np.isfinite(s)])) if np.isfinite(s).any() else 0.0 for s in np.moveaxis(step, 1, 0)]
+    return int(np.argmax(np.where(in_sight >= in_sight.max() / 2, typical, -1.0)))
 
 
 def _middles(xyz: np.ndarray) -> np.ndarray:

@@ -141,7 +141,6 @@ def test_a_checkpoint_of_a_training_run_is_read(tmp_path):
         "message_hub": {"log_scalars": {"loss": history}},
         "meta": {
             "dataset_meta": {
-                "dataset_name": "mine",
                 "keypoint_id2name": {0: "nose", 1: "head"},
                 "sigmas": np.array([0.1, 0.2]),
                 "weight": np.float32(1.5),
@@ -153,7 +152,6 @@ def test_a_checkpoint_of_a_training_run_is_read(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "run.pth")
     assert list(checkpoint.weights) == ["w"]
     assert checkpoint.joint_names == ("nose", "head")
-    assert checkpoint.dataset_name == "mine"
     assert checkpoint.config == {
         "model": {"type": "TopdownPoseEstimator", "head": {"type": "RTMCCHead", "size": (192, 256)}}
     }
