@@ -1,0 +1,99 @@
+"""Real recordings cut apart by known amounts: clocks against the cut, and reprojection raw, synchronised and uncut.
+
+Run ``python -m mvpose.bench.cut``. The recordings' own synchronisation is only believed, so the clocks estimated on the
+uncut videos are printed too, and the errors against the cut are given with and without them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from mvpose import pipeline
+from mvpose.clock import Clocks
+from mvpose.compare import Truth, compare
+from mvpose.demo import RECORDINGS, cut_apart, cut_clocks, fetch_recordings
+from mvpose.pipeline import Settings
+from mvpose.workspace import open_workspace
+
+CUTS: Mapping[str, tuple[tuple[int, int, int, int], int]] = {
+    "uncut, 60 fps": ((0, 0, 0, 0), 1),
+    "whole frames of 60 fps": ((0, 9, 20, 31), 1),
+    "half frames of 30 fps": ((0, 13, 24, 35), 2),
+    "thirds of frames of 20 fps": ((0, 10, 23, 35), 3),
+}
+"""First frame of each camera, and every how many-th frame is kept."""
+
+
+def run_cut(
+    source: Path, first: Mapping[str, int], every: int, detector: str, folder: Path
+) -> tuple[Clocks, Clocks, dict[str, dict[str, float]]]:
+    """Cut one recording, take it through the chain, and return clocks, true clocks and the metrics of each variant."""
+    cut_apart(source / "videos", folder / "videos", first, every)
+    truth = cut_clocks(first, 60.0)
+    settings = Settings(calib=source / "calibration" / "Calib.qca.txt", detector=detector, reference="cam01")
+    recording = pipeline.open_recording(folder, settings)
+    workspace = open_workspace(folder / "mvpose")
+    keypoints = pipeline.detect(recording, workspace)
+    offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
+    return clocks, truth, compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
+
+
+def _beyond(truth: Clocks, uncut: Clocks) -> Clocks:
+    """Add to the cut what the uncut videos are estimated to be off themselves."""
+    clocks = {
+        name: replace(clock, offset_s=clock.offset_s + uncut[name].offset_s)
+        for name, clock in truth.clocks.items()
+        if name in uncut.clocks
+    }
+    return replace(truth, clocks=clocks)
+
+
+def _errors(clocks: Clocks, truth: Clocks) -> str:
+    pairs = [(clocks[n], truth[n]) for n in clocks.clocks if n in truth.clocks and n != clocks.reference]
+    errors = np.array([float(own.to_session(own.epoch_s) - true.to_session(own.epoch_s)) for own, true in pairs])
+    shown = ", ".join(f"{own.camera} {1e3 * e:+.1f}" for (own, _), e in zip(pairs, errors, strict=True))
+    return f"{shown} ms (mean |error| {1e3 * np.abs(errors).mean():.1f})" if pairs else "no clocks"
+
+
+@click.command()
+@click.option("--recordings", type=click.Path(path_type=Path), help="Folder of the recordings.  [default: fetched]")
+@click.option("--detector", default="mediapipe", show_default=True)
+def main(recordings: Path | None, detector: str) -> None:
+    """Print clocks and metrics of every recording and cut."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = recordings or fetch_recordings(Path(scratch) / "recordings")
+        for name, folder in RECORDINGS.items():
+            uncut: Clocks | None = None
+            for label, (frames, every) in CUTS.items():
+                first = {f"cam{i + 1:02d}": frame for i, frame in enumerate(frames)}
+                work = Path(scratch) / f"{name} {label}"
+                clocks, truth, metrics = run_cut(source / folder, first, every, detector, work)
+                click.echo(f"\n{name}, {label}")
+                if uncut is None:
+                    uncut = clocks
+                    own = ", ".join(
+                        f"{c.camera} {1e3 * c.offset_s:+.1f} ± {1e3 * c.sigma_at_epoch_s:.1f}"
+                        for c in clocks.clocks.values()
+                    )
+                    click.echo(f"  its own clocks: {own} ms")
+                else:
+                    click.echo(f"  against the cut alone: {_errors(clocks, truth)}")
+                    click.echo(f"  against the cut and the uncut clocks: {_errors(clocks, _beyond(truth, uncut))}")
+                for camera, why in clocks.unsynchronised.items():
+                    click.echo(f"  no clock for {camera}: {why}")
+                for variant, values in metrics.items():
+                    click.echo(
+                        f"  {variant:<7} reprojection mean {values['reprojection_px_mean']:.2f} median "
+                        f"{values['reprojection_px_median']:.2f} px, bone spread {values['bone_spread_mm']:.1f} mm, "
+                        f"joints found {100 * values['joints_found']:.1f} %, {values['n_people']:.0f} people"
+                    )
+
+
+if __name__ == "__main__":
+    main()
