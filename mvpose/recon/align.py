@@ -25,7 +25,7 @@ MAX_GAP_S = 0.2
 """Longest time without a joint that is bridged; slower cameras than this bridge one frame."""
 MIN_SCORE = 0.1
 """Keypoints below are taken as missing: detectors put them anywhere."""
-CLEAR_SCORE = 0.5
+CLEAR_SCORE = 0.7
 """Keypoints from here on have their detector's usual noise; below, σ grows as the score falls."""
 MIN_JOINTS = 3
 """Fewer joints at a time are no person."""

@@ -1,15 +1,16 @@
 """Find out which 2D tracks, in all cameras and at all times, are the same person.
 
-The tracks are sampled at about 10 Hz and cut into pieces of at most a second, more finely where two people overlap in
-a view. Evidence between pieces is a log-likelihood ratio, same person against another, and adds up:
+The tracks are sampled at about 10 Hz and cut into pieces of at most half a second, more finely where two people
+overlap in a view or a track jumps. Evidence between pieces is a log-likelihood ratio, same person against another, and
+adds up:
 
 - across views: the epipolar distance of their joints in units of its own σ;
 - over time: a 2D track that goes on, and 3D positions that continue one another (``mvpose.recon.track``).
 
 Greedy additive edge contraction (Keuper et al., "Efficient decomposition of image and mesh graphs by lifted
 multicuts", ICCV 2015) joins the pieces with the strongest evidence first, under the constraint that a person is in a
-view only once: first across views within each second, where the evidence is clear, and then everything together. So a
-track that a 2D tracker swaps or breaks in one view is mended by the others.
+view only once: first across views within each half second, where the evidence is clear, and then everything together.
+So a track that a 2D tracker swaps or breaks in one view is mended by the others.
 """
 
 from __future__ import annotations
@@ -28,27 +29,26 @@ from mvpose.keypoints import AlignedKeypoints, keypoint_boxes
 from mvpose.recon.align import AlignedTracks, Tracklet
 from mvpose.recon.track import MAX_LINK_S, TRACKED, TRACKED_THROUGH_CROSSING, Stretch, continuity
 from mvpose.recon.triangulate import triangulate_points
+from mvpose.skeleton import Skeleton
 
-MIN_PERSON_S = 0.25
-"""A person must be seen by two cameras at once for at least this long."""
-MIN_AGREEMENT = 0.6
-"""Of a person's joints that two cameras see, at least this share must have a place in 3D; 0.46 were measured where
-detectors' inventions met by chance, 0.66 and more for people seen by cameras whose clocks are seconds off."""
+MIN_EVIDENCE = 30.0
+"""Log-likelihood ratio of all pairs of views of a person, together, over all time. Two views that agree gather about 25
+a second, four 150; detectors' inventions that met by chance reached 22 (five synthetic recordings of 15 s)."""
 MAX_MISFIT_SIGMAS = 8.0
-"""A piece whose median distance from its person's 3D joints is larger is left out."""
+"""A piece is left out if its median distance from its person's 3D joints is larger, left and right exchanged or not."""
 
 _SAMPLE_S = 0.1
-_WINDOW_S = 1.0
+_WINDOW_S = 0.5
 _OVERLAP = 0.3  # share of the smaller box that lies in the other
 _DUPLICATE_SIGMAS = 2.5  # median distance of the joints of two tracks on one person
-_JUMP_HEIGHTS = 3.0  # a second, in heights: 5 m/s
+_JUMP_HEIGHTS, _JUMP_HEIGHTS_PER_S = 0.05, 1.5  # 2.6 m/s on top of the detector's noise
 
 # Likelihood of an epipolar distance of z σ: N(0, 2) for the same person (calibration and timing add to the detector's
 # noise) or anything, 10 %; for another person anything up to about ±75, a body height.
 _SAME_SIGMA, _GROSS_SHARE, _OTHER_DENSITY = 2.0, 0.1, 1 / 150
 _INDEPENDENT_JOINTS = 4.0  # joints of a body move together, so count as no more
 _INDEPENDENT_S = 0.4  # detectors' errors are correlated over about as long
-_CLEAR = 6.0  # evidence that joins pieces without regard to time
+_CLEAR = 5.0  # evidence that joins pieces without regard to time
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class _Views:
         x: (S, C, K, J, 2) normalised points; NaN where missing.
         sigma: (S, C, K, J) their σ; NaN where missing.
         tracklet: (S, C, K) index of the tracklet; −1 where none.
+        jumped: (S, C, K) whether the tracklet jumped since the sample before.
         slot: (number of tracklets,) the slot of each.
     """
 
@@ -69,6 +70,7 @@ class _Views:
     x: np.ndarray
     sigma: np.ndarray
     tracklet: np.ndarray
+    jumped: np.ndarray
     slot: np.ndarray
 
     @property
@@ -107,14 +109,23 @@ def associate(tracks: AlignedTracks, rig: CameraRig) -> AlignedKeypoints:
         CalibrationError: The rig lacks a camera.
     """
     cameras = rig.subset(tracks.cameras).cameras
-    if tracks.tracklets:
-        views = _sample(tracks, cameras)
-        piece, ambiguous = _cut(views, tracks)
-        label = _group(views, piece, ambiguous, tracks, cameras)
-        person = _people(views, piece, label, cameras)
-        of_sample = np.where(piece >= 0, person[piece], -1)
-        return _keypoints(tracks, views, of_sample)
-    return _keypoints(tracks, None, None)
+    return _by_person(tracks, _people(tracks, cameras) if tracks.tracklets else [])
+
+
+def _people(tracks: AlignedTracks, cameras: Sequence[Camera]) -> list[np.ndarray]:
+    """Return for each tracklet who it shows at each of its samples (n,): people from 0 on, −1 for nobody."""
+    views = _sample(tracks, cameras)
+    piece, ambiguous = _cut(views, tracks)
+    across = _across_views(views, piece, cameras)
+    along = _along_tracks(views, piece, ambiguous, tracks)
+    label = _group(views, piece, across, along, cameras)
+    person = np.append(_accept(views, piece, label, across, cameras, tracks.skeleton), -1)[piece]
+    people = []
+    for i, tracklet in enumerate(tracks.tracklets):
+        low, high = np.searchsorted(views.sample, [tracklet.start, tracklet.stop])
+        own = person[low:high, tracks.cameras.index(tracklet.camera), views.slot[i]]
+        people.append(_between_samples(tracklet, own, views.sample[low:high]))
+    return people
 
 
 # Sampling and cutting
@@ -127,7 +138,7 @@ def _sample(tracks: AlignedTracks, cameras: Sequence[Camera]) -> _Views:
     slot = _slots(tracks)
     shape = (len(sample), len(cameras), int(slot.max()) + 1)
     x, sigma = np.full((*shape, J, 2), np.nan), np.full((*shape, J), np.nan)
-    index = np.full(shape, -1)
+    index, jumped = np.full(shape, -1), np.zeros(shape, dtype=bool)
     for i, tracklet in enumerate(tracks.tracklets):
         c = tracks.cameras.index(tracklet.camera)
         low, high = np.searchsorted(sample, [tracklet.start, tracklet.stop])
@@ -135,7 +146,9 @@ def _sample(tracks: AlignedTracks, cameras: Sequence[Camera]) -> _Views:
         x[low:high, c, slot[i]] = cameras[c].undistort(tracklet.xy_px[rows])
         sigma[low:high, c, slot[i]] = tracklet.sigma_px[rows] / cameras[c].focal_px
         index[low:high, c, slot[i]] = i
-    return _Views(sample, tracks.time_s[sample], x, sigma, index, slot)
+        jumps = np.concatenate([[0], np.cumsum(_jumps(tracklet, step_s))])[rows]
+        jumped[low + 1 : high, c, slot[i]] = np.diff(jumps) > 0
+    return _Views(sample, tracks.time_s[sample], x, sigma, index, jumped, slot)
 
 
 def _slots(tracks: AlignedTracks) -> np.ndarray:
@@ -157,11 +170,12 @@ def _cut(views: _Views, tracks: AlignedTracks) -> tuple[np.ndarray, np.ndarray]:
         ambiguous: (number of pieces,) whether another person's box overlaps.
     """
     present, overlap = _without_duplicates(views, tracks)
-    window = np.floor(views.time_s / _WINDOW_S)[:, None, None]
-    new = np.ones(present.shape, dtype=bool)
+    window = np.broadcast_to(np.floor(views.time_s / _WINDOW_S)[:, None, None], present.shape)
     tracklet = np.where(present, views.tracklet, -1)
-    new[1:] = (tracklet[1:] != tracklet[:-1]) | (window[1:] != window[:-1]) | (overlap[1:] != overlap[:-1])
-    new[1:] |= _jumps(views)
+    new = views.jumped.copy()
+    new[0] = True
+    for change in (tracklet, window, overlap):
+        new[1:] |= change[1:] != change[:-1]
     order = (1, 2, 0)
     number = np.cumsum((new & present).transpose(order).ravel()).reshape(np.array(present.shape)[list(order)]) - 1
     piece = np.where(present, number.transpose(2, 0, 1), -1)
@@ -203,14 +217,13 @@ def _without_duplicates(views: _Views, tracks: AlignedTracks) -> tuple[np.ndarra
     return present, overlap
 
 
-def _jumps(views: _Views) -> np.ndarray:
-    """Tell (S − 1, C, K) whether most joints of a slot moved further in one sample than a person can."""
-    height = np.diff(keypoint_boxes(views.x.reshape(-1, *views.x.shape[3:]))[:, 1::2], axis=1)[:, 0]
-    limit = _JUMP_HEIGHTS * views.step_s * height.reshape(views.tracklet.shape)[:-1, ..., None]
-    moved = np.linalg.norm(np.diff(views.x, axis=0), axis=-1)
+def _jumps(tracklet: Tracklet, step_s: float) -> np.ndarray:
+    """Tell (n − 1,) from sample to sample whether most joints moved further than a whole person does."""
+    moved = np.linalg.norm(np.diff(tracklet.xy_px, axis=0), axis=-1)
     common = np.isfinite(moved)
-    far = common & (moved > np.where(common, limit, np.inf))
-    return far.sum(axis=-1) > 0.5 * common.sum(axis=-1)
+    limit = tracklet.height_px[:-1] * (_JUMP_HEIGHTS + _JUMP_HEIGHTS_PER_S * step_s)
+    far = np.where(common, moved, 0.0) > limit[:, None]
+    return far.sum(axis=1) > 0.5 * common.sum(axis=1)
 
 
 # Evidence
@@ -259,7 +272,7 @@ def _along_tracks(views: _Views, piece: np.ndarray, ambiguous: np.ndarray, track
     gap_s = views.time_s[start[two]] - views.time_s[last[one]]
     linked = (camera[one] == camera[two]) & (track_id[one] == track_id[two]) & (gap_s <= MAX_LINK_S)
     smooth = ~ambiguous[one] & ~ambiguous[two] & (start[two] == last[one] + 1) & (tracklet[one] == tracklet[two])
-    moved = _jumps(views)[np.maximum(start[two] - 1, 0), camera[two], views.slot[tracklet[two]]]
+    moved = views.jumped[start[two], camera[two], views.slot[tracklet[two]]]
     weight = np.where(smooth & ~moved, TRACKED, np.where(moved & smooth, 0.0, TRACKED_THROUGH_CROSSING))
     return _Edges(np.stack([one, two], axis=1)[linked], weight[linked])
 
@@ -295,8 +308,8 @@ def _along_motion(views: _Views, piece: np.ndarray, label: np.ndarray, cameras: 
 
 def _stretches(views: _Views, piece: np.ndarray, label: np.ndarray, cameras: Sequence[Camera]) -> dict[int, Stretch]:
     """Triangulate each group that at least two cameras see."""
-    group = np.where(piece >= 0, label[piece], -1)
-    xyz, names, _ = _triangulate_groups(views, group, cameras)
+    group = np.append(label, -1)[piece]
+    xyz, names = _triangulate_groups(views, group, cameras)
     found = np.isfinite(xyz).all(axis=-1).any(axis=-1)  # (S, Q)
     result: dict[int, Stretch] = {}
     s, q = np.nonzero(found)
@@ -309,9 +322,7 @@ def _stretches(views: _Views, piece: np.ndarray, label: np.ndarray, cameras: Seq
     return result
 
 
-def _triangulate_groups(
-    views: _Views, group: np.ndarray, cameras: Sequence[Camera]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _triangulate_groups(views: _Views, group: np.ndarray, cameras: Sequence[Camera]) -> tuple[np.ndarray, np.ndarray]:
     """Triangulate the groups present at each sample.
 
     Args:
@@ -322,7 +333,6 @@ def _triangulate_groups(
     Returns:
         xyz: (S, Q, J, 3) metres, the groups of each sample packed into Q places; NaN where missing.
         names: (S, Q) which group is in each place; −1 where none.
-        shared: (S, Q, J) whether at least two cameras see the joint.
     """
     S, C, _ = group.shape
     J = views.x.shape[3]
@@ -338,19 +348,15 @@ def _triangulate_groups(
     x[s, place[which], :, c] = views.x[s, c, k]
     sigma[s, place[which], :, c] = views.sigma[s, c, k]
     points = triangulate_points(projection_matrices(cameras), x.reshape(-1, C, 2), sigma.reshape(-1, C))
-    return points.xyz_m.reshape(S, Q, J, 3), names, np.isfinite(sigma).sum(axis=-1) >= 2
+    return points.xyz_m.reshape(S, Q, J, 3), names
 
 
 # Grouping
 
 
-def _group(
-    views: _Views, piece: np.ndarray, ambiguous: np.ndarray, tracks: AlignedTracks, cameras: Sequence[Camera]
-) -> np.ndarray:
+def _group(views: _Views, piece: np.ndarray, across: _Edges, along: _Edges, cameras: Sequence[Camera]) -> np.ndarray:
     """Return a label for each piece: the same one for all pieces of a person."""
-    across = _across_views(views, piece, cameras)
-    along = _along_tracks(views, piece, ambiguous, tracks)
-    occupied = _occupancy(piece, len(ambiguous))
+    occupied = _occupancy(piece)
     moment = _contract(across, occupied, _CLEAR)
     motion = _along_motion(views, piece, moment, cameras)
     joined = [0] * (int(moment.max(initial=-1)) + 1)
@@ -361,9 +367,9 @@ def _group(
     return _contract(edges, joined, 0.0)[moment]
 
 
-def _occupancy(piece: np.ndarray, count: int) -> list[int]:
+def _occupancy(piece: np.ndarray) -> list[int]:
     """Return for each piece a set of bits, one for each sample and camera that it is in."""
-    occupied = [0] * count
+    occupied = [0] * (int(piece.max(initial=-1)) + 1)
     C = piece.shape[1]
     for s, c, k in zip(*np.nonzero(piece >= 0), strict=True):
         occupied[piece[s, c, k]] |= 1 << int(s * C + c)
@@ -415,29 +421,30 @@ def _contract(edges: _Edges, occupied: Sequence[int], threshold: float) -> np.nd
 # People
 
 
-def _people(views: _Views, piece: np.ndarray, label: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray:
+def _accept(
+    views: _Views,
+    piece: np.ndarray,
+    label: np.ndarray,
+    across: _Edges,
+    cameras: Sequence[Camera],
+    skeleton: Skeleton,
+) -> np.ndarray:
     """Return the person (N,) of each piece, numbered in order of appearance; −1 where it is none's."""
-    group = np.where(piece >= 0, label[piece], -1)
-    xyz, names, shared = _triangulate_groups(views, group, cameras)
-    fits = _misfit(views, piece, group, xyz, names, cameras, len(label)) <= MAX_MISFIT_SIGMAS
-    joints = np.isfinite(xyz).all(axis=-1)
-    found = joints.sum(axis=-1) >= 3  # (S, Q)
+    group = np.append(label, -1)[piece]
+    xyz, names = _triangulate_groups(views, group, cameras)
+    fits = _misfit(views, piece, group, xyz, names, cameras, skeleton) <= MAX_MISFIT_SIGMAS
     groups = int(label.max(initial=-1)) + 1
-    lasting = np.bincount(names[found], minlength=groups) * views.step_s >= MIN_PERSON_S
-    there = names >= 0
-    agreeing, asked = (
-        np.bincount(names[there], count.sum(axis=-1)[there], minlength=groups) for count in (joints, shared)
-    )
-    accepted = lasting & (agreeing >= MIN_AGREEMENT * asked)
-    first = np.full(groups, len(found))
-    np.minimum.at(first, names[found], np.nonzero(found)[0])
-    where = np.zeros(groups)
-    s, q = np.nonzero(found & (names >= 0))
-    at_first = s == first[names[s, q]]
-    where[names[s, q][at_first]] = np.nanmean(xyz[s, q][at_first][..., 0], axis=-1)
-    order = np.lexsort((where, first))
+    within = label[across.ends[:, 0]] == label[across.ends[:, 1]]
+    evidence = np.bincount(label[across.ends[within, 0]], across.weight[within], minlength=groups)
+
+    s, q = np.nonzero(np.isfinite(xyz).all(axis=-1).any(axis=-1))
+    first, rows = np.unique(names[s, q], return_index=True)  # s rises, so these are each group's first samples
+    accepted = evidence[first] >= MIN_EVIDENCE
+    s, q = s[rows], q[rows]
+    # People who appear together are told apart by where they stand, not by the order of cameras.
+    order = np.lexsort((np.nanmean(xyz[s, q], axis=1)[:, 0], s))
+    kept = first[order][accepted[order]]
     person = np.full(groups, -1)
-    kept = order[accepted[order]]
     person[kept] = np.arange(len(kept))
     return np.where(fits, person[label], -1)
 
@@ -449,47 +456,38 @@ def _misfit(
     xyz: np.ndarray,
     names: np.ndarray,
     cameras: Sequence[Camera],
-    count: int,
+    skeleton: Skeleton,
 ) -> np.ndarray:
-    """Return each piece's median distance (N,) from the 3D joints of its group, in σ; 0 where there are none."""
-    place = (names[:, None, None, :] == group[..., None]).argmax(axis=-1)  # (S, C, K)
-    median = np.zeros(count)
+    """Return each piece's median distance (N,) from the 3D joints of its group, in σ; 0 where there are none.
+
+    A view that takes the person's left for the right still shows that person: the better of both readings counts.
+    """
     s, c, k = np.nonzero(group >= 0)
+    place = (names[s] == group[s, c, k][:, None]).argmax(axis=1)
     P = projection_matrices(cameras)[c]
-    cam = np.einsum("nik,njk->nji", P[:, :, :3], xyz[s, place[s, c, k]]) + P[:, None, :, 3]
+    cam = np.einsum("nik,njk->nji", P[:, :, :3], xyz[s, place]) + P[:, None, :, 3]
     with np.errstate(invalid="ignore", divide="ignore"):
-        miss = np.linalg.norm(cam[..., :2] / cam[..., 2:] - views.x[s, c, k], axis=-1) / views.sigma[s, c, k]
-        miss = np.where(cam[..., 2] > 0, miss, np.where(np.isnan(cam[..., 2]), np.nan, np.inf))
-    number = np.repeat(piece[s, c, k], miss.shape[1])
-    miss = miss.ravel()
-    known = ~np.isnan(miss)
-    number, miss = number[known], miss[known]
-    order = np.lexsort((miss, number))
-    number, miss = number[order], miss[order]
-    low, high = np.searchsorted(number, np.arange(count)), np.searchsorted(number, np.arange(count), side="right")
+        image = np.where(
+            cam[..., 2:] > 0, cam[..., :2] / cam[..., 2:], np.where(np.isnan(cam[..., 2:]), np.nan, np.inf)
+        )
+    readings = []
+    for joints in (np.arange(len(skeleton)), skeleton.mirrored):
+        miss = np.linalg.norm(image - views.x[s, c, k][:, joints], axis=-1) / views.sigma[s, c, k][:, joints]
+        readings.append(_medians(np.repeat(piece[s, c, k], miss.shape[1]), miss.ravel(), int(piece.max()) + 1))
+    return np.minimum(*readings)
+
+
+def _medians(number: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    """Return the lower median (count,) of the values (M,) that bear each number; 0 where there are none but NaN."""
+    known = ~np.isnan(value)
+    number, value = number[known], value[known]
+    order = np.lexsort((value, number))
+    number, value = number[order], value[order]
+    low, high = (np.searchsorted(number, np.arange(count), side=side) for side in ("left", "right"))
+    median = np.zeros(count)
     some = high > low
-    median[some] = miss[(low[some] + high[some] - 1) // 2]
+    median[some] = value[(low[some] + high[some] - 1) // 2]
     return median
-
-
-def _keypoints(tracks: AlignedTracks, views: _Views | None, person: np.ndarray | None) -> AlignedKeypoints:
-    """Lay the tracklets' samples out by person; person (S, C, K) holds at the coarse samples."""
-    people = 0 if person is None else int(person.max(initial=-1)) + 1
-    shape = (len(tracks.time_s), len(tracks.cameras), people, len(tracks.skeleton))
-    xy, score, sigma = np.full((*shape, 2), np.nan), np.zeros(shape), np.full(shape, np.nan)
-    if views is not None and person is not None:
-        for i, tracklet in enumerate(tracks.tracklets):
-            c = tracks.cameras.index(tracklet.camera)
-            low, high = np.searchsorted(views.sample, [tracklet.start, tracklet.stop])
-            if low == high:
-                continue
-            at = np.arange(tracklet.start, tracklet.stop)
-            who = _between_samples(tracklet, person[low:high, c, views.slot[i]], views.sample[low:high])
-            kept = who >= 0
-            xy[at[kept], c, who[kept]] = tracklet.xy_px[kept]
-            score[at[kept], c, who[kept]] = tracklet.score[kept]
-            sigma[at[kept], c, who[kept]] = tracklet.sigma_px[kept]
-    return AlignedKeypoints(tracks.cameras, tracks.time_s, xy, score, sigma, np.arange(people), tracks.skeleton)
 
 
 def _between_samples(tracklet: Tracklet, person: np.ndarray, sample: np.ndarray) -> np.ndarray:
@@ -497,6 +495,8 @@ def _between_samples(tracklet: Tracklet, person: np.ndarray, sample: np.ndarray)
 
     Where the person changes between two of them, it does so at the greatest jump of the joints in between.
     """
+    if not len(sample):
+        return np.full(tracklet.stop - tracklet.start, -1)
     starts = np.full(len(person), tracklet.start)
     starts[1:] = (sample[:-1] + sample[1:] + 1) // 2
     for change in np.flatnonzero(np.diff(person)) + 1:
@@ -505,3 +505,15 @@ def _between_samples(tracklet: Tracklet, person: np.ndarray, sample: np.ndarray)
         jump = np.where(np.isfinite(step), step, 0.0).sum(axis=1)
         starts[change] = sample[change - 1] + 1 + jump.argmax()
     return np.repeat(person, np.diff(np.append(starts, tracklet.stop)))
+
+
+def _by_person(tracks: AlignedTracks, people: Sequence[np.ndarray]) -> AlignedKeypoints:
+    """Lay the tracklets' samples out by the person that each shows."""
+    P = max((int(person.max(initial=-1)) + 1 for person in people), default=0)
+    shape = (len(tracks.time_s), len(tracks.cameras), P, len(tracks.skeleton))
+    xy, score, sigma = np.full((*shape, 2), np.nan), np.zeros(shape), np.full(shape, np.nan)
+    for tracklet, person in zip(tracks.tracklets, people, strict=False):
+        kept = person >= 0
+        at = (np.arange(tracklet.start, tracklet.stop)[kept], tracks.cameras.index(tracklet.camera), person[kept])
+        xy[at], score[at], sigma[at] = tracklet.xy_px[kept], tracklet.score[kept], tracklet.sigma_px[kept]
+    return AlignedKeypoints(tracks.cameras, tracks.time_s, xy, score, sigma, np.arange(P), tracks.skeleton)

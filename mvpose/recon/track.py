@@ -13,7 +13,7 @@ import numpy as np
 MAX_LINK_S = 2.0
 """Identities are carried over gaps up to this long."""
 TRACKED = 5.0
-"""Evidence of an uninterrupted 2D track: 0.7 % of them change the person within a second."""
+"""Evidence of an uninterrupted 2D track: 0.7 % change the person from one piece to the next."""
 TRACKED_THROUGH_CROSSING = 1.5
 """Evidence of a 2D track across a moment when boxes overlapped, or across a gap: one in five changes the person."""
 

@@ -19,10 +19,11 @@ from mvpose.geometry import homogeneous, projection_matrices
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
 
-OUTLIER_SIGMAS = 6.0
+OUTLIER_SIGMAS = 7.0
 """A view further from the point than this has no part in it (Tukey's c)."""
 MAX_SIGMA_M = 0.5
 """A point less certain than this along any direction is missing: its rays are nearly parallel (about 3° at 2 cm)."""
+_CLEAR_GAIN = OUTLIER_SIGMAS**2  # in σ², of exchanging left and right: as much as one outlier
 _MAX_GUESS_VIEWS = 6  # 15 pairs; a point seen by more is guessed from the most certain of them
 _STEPS = 5
 _CHUNK = 8192
@@ -73,6 +74,7 @@ def triangulate(aligned: AlignedKeypoints, rig: CameraRig) -> Poses3D:
     if swapped.any():
         mirrored = aligned.skeleton.mirrored
         x = np.where(swapped[..., None], x[:, :, mirrored], x)
+        sigma = np.where(swapped, sigma[:, :, mirrored], sigma)
         again = swapped.any(axis=-1).ravel()
         better = triangulate_points(P, x.reshape(-1, *x.shape[3:])[again], sigma.reshape(-1, sigma.shape[3])[again])
         for name in ("xyz_m", "cov_m2", "used"):
@@ -241,10 +243,10 @@ def _solve(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
 def _mirrored_views(
     P: np.ndarray, x: np.ndarray, sigma: np.ndarray, xyz: np.ndarray, mirrored: np.ndarray
 ) -> np.ndarray:
-    """Find views that took a left joint for its right partner and the other way round.
+    """Find views that took left joints for their right partners and the other way round.
 
-    A pair of partners counts as swapped in a view if both are outliers there as they stand, and neither is when
-    exchanged.
+    A view's pairs of partners are exchanged, one pair or all of the person's together, where that lowers its robust
+    cost clearly.
 
     Args:
         P: (C, 3, 4) camera matrices.
@@ -256,17 +258,17 @@ def _mirrored_views(
     Returns:
         (T, P, J, C) true where the view's joint is to be taken from the partner.
     """
-    swapped = np.zeros(sigma.shape, dtype=bool)
-    for j, partner in enumerate(mirrored):
-        if partner <= j:
-            continue
-        pair = [j, int(partner)]
-        as_is, exchanged = (
-            _squared_residuals(P, x[:, :, order], sigma[:, :, order], xyz[:, :, pair]) for order in (pair, pair[::-1])
-        )
-        wrong = np.all(as_is > OUTLIER_SIGMAS**2, axis=2) & np.all(exchanged < (OUTLIER_SIGMAS / 2) ** 2, axis=2)
-        swapped[:, :, pair] = np.asarray(wrong)[:, :, None]
-    return swapped
+    gain = _robust_cost(P, x, sigma, xyz) - _robust_cost(P, x[:, :, mirrored], sigma[:, :, mirrored], xyz)
+    gain = gain + gain[:, :, mirrored]  # of the pair, at both of its joints
+    paired = (mirrored != np.arange(len(mirrored)))[:, None]
+    whole = gain.sum(axis=2, keepdims=True) / 2 > _CLEAR_GAIN
+    return paired & (whole | (gain > _CLEAR_GAIN))
+
+
+def _robust_cost(P: np.ndarray, x: np.ndarray, sigma: np.ndarray, xyz: np.ndarray) -> np.ndarray:
+    """Return min(z², c²) (..., C) of each view; 0 where the view or the point (..., 3) is missing."""
+    z2 = _squared_residuals(P, x, sigma, xyz)
+    return np.where(np.isnan(z2), 0.0, np.minimum(z2, OUTLIER_SIGMAS**2))
 
 
 def _reprojection_rms(cameras: tuple[Camera, ...], xyz: np.ndarray, xy_px: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def test_sigma_follows_height_joint_score_and_clock():
 
     assert sigma() == pytest.approx(200 * relative_sigma(FIVE))
     assert sigma()[1] > sigma()[2]
-    assert sigma(score=0.25) == pytest.approx(2 * sigma())
+    assert sigma(score=0.35) == pytest.approx(2 * sigma())
     speed = np.hypot(120, 60)
     assert sigma(clock_sigma_s=0.05) == pytest.approx(np.hypot(sigma(), 0.05 * speed))
 

@@ -139,6 +139,26 @@ def test_nobody_gives_an_empty_result(rig, person, film):
         triangulate(aligned, rig)
 
 
+@pytest.mark.parametrize("seconds", [1 / 30, 0.1])
+def test_hardly_any_frames_show_nobody(rig, person, film, seconds):
+    clocks = unsynchronised_clocks(rig.names)
+    assert len(run(film(rig, crossing(person), clocks.clocks, seconds=seconds), clocks, rig).person_ids) in (0, 2)
+
+
+def test_a_view_that_takes_left_for_right_still_shows_the_person(rig, person, film):
+    clocks = unsynchronised_clocks(rig.names)
+    people = crossing(person)
+    kps = film(rig, people, clocks.clocks)
+    turned = kps["cam2"]
+    kps["cam2"] = replace(turned, xy_px=turned.xy_px[:, turned.skeleton.mirrored])
+    aligned = run(kps, clocks, rig)
+    assert np.isfinite(aligned.xy_px[:, 1]).all()
+    poses = triangulate(aligned, rig)
+    truth = people(poses.time_s)
+    order = [0, 1] if np.allclose(poses.xyz_m[0, 0], truth[0, 0], atol=0.05) else [1, 0]
+    assert np.allclose(poses.xyz_m[:, order], truth, atol=1e-3) and (poses.n_views == 4).all()
+
+
 def test_a_recording_of_a_few_frames_works(rig, person, film):
     clocks = unsynchronised_clocks(rig.names)
     aligned = run(film(rig, crossing(person), clocks.clocks, seconds=0.4), clocks, rig)
