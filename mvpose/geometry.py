@@ -21,11 +21,14 @@ def skew(v: np.ndarray) -> np.ndarray:
 def essential_matrix(a: Camera, b: Camera) -> np.ndarray:
     """Return E (3, 3) with ``x_bᵀ E x_a = 0`` for the two normalised images of one point.
 
-    The translation is scaled to unit length (Hartley & Zisserman, Multiple View Geometry, eq. 9.12).
+    The translation is scaled to unit length (Hartley & Zisserman, Multiple View Geometry, eq. 9.12). Two cameras at one
+    place have none; the images of a point then differ by the rotation alone, and the equation holds for any direction.
     """
     b_from_a = b.cam_from_world @ np.linalg.inv(a.cam_from_world)
     baseline = b_from_a[:3, 3]
-    return skew(baseline / max(float(np.linalg.norm(baseline)), 1e-12)) @ b_from_a[:3, :3]
+    length = float(np.linalg.norm(baseline))
+    direction = baseline / length if length > 1e-9 else np.array([1.0, 0.0, 0.0])
+    return skew(direction) @ b_from_a[:3, :3]
 
 
 def homogeneous(x: np.ndarray) -> np.ndarray:

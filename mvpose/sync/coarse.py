@@ -27,7 +27,37 @@ _REST_SIGMAS = 2.0  # a mean shift of joints within half a second that noise alo
 _UNRELATED_COST = 0.55  # what unrelated moments cost at least, if the recordings are too short to show it
 _UNMATCHED = -3.0  # evidence at most, nats, that one person without a counterpart holds against an offset
 _SHARE = 0.25  # of the evidence that perfect agreement would give: unrelated recordings reach 0.1, related ones 0.5
+_ALIKE = 1.0  # nats a moment; noise alone makes two repetitions of a movement differ by up to half of it (measured)
 _MATCH_COST = 0.5  # two tracks that cost more than this are never one person
+
+
+@dataclass(frozen=True)
+class Peak:
+    """One offset at which two recordings agree.
+
+    Attributes:
+        offset_s: ``t_b = t_a + offset_s``.
+        evidence: Log-likelihood ratio, nats, that the recordings belong together at this offset rather than not.
+        moments: Independent moments that it comes from.
+    """
+
+    offset_s: float
+    evidence: float
+    moments: float
+
+    def log_odds_over(self, other: Peak) -> float:
+        """Return the nats by which this offset is likelier than another.
+
+        Not the difference of their evidence, for the longer overlap has more of it: if an offset one step of a walk
+        away agrees as well for as long as it lasts, then the motion repeats itself, and one more repetition is no news.
+        Agreement is expected to go on for as long again as it was seen, and counts only beyond that. The noise is not
+        the same in two repetitions: what it does to the evidence of a moment must not decide between them either.
+        """
+        mine, others = self.evidence / self.moments, other.evidence / other.moments
+        common = min(self.moments, other.moments)
+        news, others_news = max(self.moments - 2 * common, 0.0), max(other.moments - 2 * common, 0.0)
+        better = mine - others
+        return common * better * min(1.0, abs(better) / _ALIKE) + news * mine - others_news * others
 
 
 @dataclass(frozen=True)
@@ -37,21 +67,30 @@ class LagCurve:
     Attributes:
         offset_s: (L,) offsets, ``t_b = t_a + offset_s``.
         evidence: (L,) log-likelihood ratio, nats, that the recordings belong together at this offset rather than not.
+        moments: (L,) independent moments, summed over people, that it comes from.
         accepted_cost: Mean robust cost below which two tracks are taken for one person; NaN where costs do not apply.
     """
 
     offset_s: np.ndarray
     evidence: np.ndarray
+    moments: np.ndarray
     accepted_cost: float = float("nan")
 
-    def peaks(self, most: int = 6, apart_s: float = 0.35) -> list[tuple[float, float]]:
-        """Return the highest (offset_s, evidence), best first, no two closer than ``apart_s``."""
-        found: list[tuple[float, float]] = []
-        for index in np.argsort(-self.evidence, kind="stable"):
+    def peaks(self, prior: np.ndarray | float = 0.0, *, most: int = 6, apart_s: float = 0.35) -> list[Peak]:
+        """Return the highest places of the curve, best first, no two closer than ``apart_s``.
+
+        Args:
+            prior: (L,) nats by which each offset was likely beforehand; decides the order with the evidence.
+            most: Number of peaks at most.
+            apart_s: Least distance of two peaks, seconds.
+        """
+        found: list[Peak] = []
+        for index in np.argsort(-(self.evidence + prior), kind="stable"):
             if len(found) == most or not np.isfinite(self.evidence[index]):
                 break
-            if all(abs(self.offset_s[index] - offset) > apart_s for offset, _ in found):
-                found.append((float(self.offset_s[index]), float(self.evidence[index])))
+            offset = float(self.offset_s[index])
+            if all(abs(offset - peak.offset_s) > apart_s for peak in found):
+                found.append(Peak(offset, float(self.evidence[index]), float(self.moments[index])))
         return found
 
     @property
@@ -121,7 +160,7 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     evidence = np.where(evidence < _SHARE * best_possible, np.minimum(evidence, 0.0), evidence)
     evidence = np.where(enough.any(1), evidence, -np.inf)
     accepted_cost = min(float(contrast_cost.max()), _MATCH_COST)
-    return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, accepted_cost)
+    return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, moments.sum(1), accepted_cost)
 
 
 def _common_grid(tracks: Sequence[Trajectory]) -> np.ndarray:
@@ -182,7 +221,7 @@ def correlation_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajec
     rising = np.where(enough, np.clip(total, 0, 0.999), 0.0)
     evidence = np.where(enough, -0.5 * moments * np.log1p(-np.square(rising)), -np.inf)
     lags = np.arange(-(len(signal_a) - 1), len(signal_b))
-    return LagCurve(start_b - start_a + lags * step, evidence)
+    return LagCurve(start_b - start_a + lags * step, evidence, moments)
 
 
 def _speed_signal(tracks: Sequence[Trajectory], step_s: float) -> tuple[float, np.ndarray]:
@@ -203,7 +242,7 @@ def _speed_signal(tracks: Sequence[Trajectory], step_s: float) -> tuple[float, n
 def _masked_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return Pearson's r (L, J) and the number of common samples (L, J) at all lags of b against a."""
     mask_a, mask_b = np.isfinite(a).astype(float), np.isfinite(b).astype(float)
-    a, b = (np.where(m > 0, x - np.nanmean(x), 0.0) for x, m in ((a, mask_a), (b, mask_b)))
+    a, b = (np.where(m > 0, x - x.sum(where=m > 0) / max(m.sum(), 1.0), 0.0) for x, m in ((a, mask_a), (b, mask_b)))
     size = 1 << int(np.ceil(np.log2(len(a) + len(b))))
 
     def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from mvpose.calib.camera import Camera
 from mvpose.geometry import essential_matrix
 from mvpose.keypoints import Keypoints2D
-from mvpose.sync.coarse import LagCurve, correlation_search, epipolar_search
+from mvpose.sync.coarse import LagCurve, Peak, correlation_search, epipolar_search
 from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support, edge
 from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
@@ -95,13 +95,23 @@ def _why_unreachable(keypoints: Keypoints2D, tracks: Sequence[Trajectory], reaso
     return "; ".join(dict.fromkeys(reasons))
 
 
-def _ranked(curve: LagCurve, prior: Hint | None) -> list[tuple[float, float]]:
-    """Return the peaks (offset_s, evidence) worth a refinement, best first, a user's hint weighed in."""
-    peaks = curve.peaks()
-    if prior is not None:
-        peaks = [(o, e - 0.5 * ((o - prior.offset_s) / max(prior.sigma_s, 0.1)) ** 2) for o, e in peaks]
-        peaks.sort(key=lambda peak: -peak[1])
-    return [peak for peak in peaks if peak[1] > curve.chance_evidence]
+def _ranked(curve: LagCurve, prior: Hint | None) -> list[Peak]:
+    """Return the peaks worth a refinement, best first, a user's hint weighed in."""
+    peaks = curve.peaks(_log_prior(curve.offset_s, prior))
+    return [p for p in peaks if p.evidence + _log_prior(p.offset_s, prior) > curve.chance_evidence]
+
+
+def _log_prior(offset_s: np.ndarray | float, prior: Hint | None) -> np.ndarray | float:
+    """Return the nats, 0 at most, that a user's hint gives offsets (...)."""
+    return 0.0 if prior is None else -0.5 * ((offset_s - prior.offset_s) / max(prior.sigma_s, 0.1)) ** 2
+
+
+def _weights(peaks: Sequence[Peak], prior: Hint | None) -> np.ndarray:
+    """Return the probability of each peak, given that one of them is right."""
+    first = peaks[0]
+    log_odds = np.array([_log_prior(p.offset_s, prior) - first.log_odds_over(p) for p in peaks])
+    weights = np.exp(log_odds - log_odds.max())
+    return np.asarray(weights / weights.sum())
 
 
 def epipolar_pair(
@@ -115,25 +125,24 @@ def epipolar_pair(
     """Estimate one calibrated pair: whole-recording search, then refinement of its best peaks, then epochs."""
     curve = epipolar_search(tracks_a, tracks_b, E)
     if curve is None:
-        return PairEstimate((), "nobody is seen")
-    candidates: list[tuple[PairFit, float, list[Match]]] = []
-    for offset, evidence in _ranked(curve, prior):
-        matches = match_people(tracks_a, tracks_b, E, offset, curve.accepted_cost)
+        return PairEstimate((), "nobody moves enough in its view or" if tracks_a and tracks_b else "nobody is seen")
+    candidates: list[tuple[PairFit, Peak, list[Match]]] = []
+    for peak in _ranked(curve, prior):
+        matches = match_people(tracks_a, tracks_b, E, peak.offset_s, curve.accepted_cost)
         if not matches:
             continue
-        start, _ = basin(matches, E, offset)
+        start, _ = basin(matches, E, peak.offset_s)
         fit = fit_offset(matches, E, (float(np.mean(matches[0].time_s)), start, 0.0))
         if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other, _, _ in candidates):
-            candidates.append((fit, evidence, matches))
+            candidates.append((fit, peak, matches))
     if not candidates:
         return PairEstimate((), "nobody in its view moves as anybody")
-    candidates.sort(key=lambda c: -c[1])
-    weights = np.exp(np.array([e for _, e, _ in candidates]) - candidates[0][1])
-    weights /= weights.sum()
+    weights = _weights([peak for _, peak, _ in candidates], prior)
+    order = np.argsort(-weights, kind="stable")
     modes = tuple(
-        Mode(f.offset_s, f.sigma_s, float(w)) for (f, _, _), w in zip(candidates, weights, strict=True) if w > 1e-6
+        Mode(candidates[i][0].offset_s, candidates[i][0].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6
     )
-    fit, _, matches = candidates[0]
+    fit, _, matches = candidates[order[0]]
     edges = (_edge(a, b, epoch, modes, fit) for epoch in _epochs(fit, matches, E))
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
 
@@ -190,12 +199,11 @@ def correlated_pair(
     peaks = [] if curve is None else _ranked(curve, prior)
     if curve is None or not peaks:
         return PairEstimate((), "no motion of its view is found again")
-    weights = np.exp(np.array([e for _, e in peaks]) - peaks[0][1])
-    weights /= weights.sum()
+    weights = _weights(peaks, prior)
     modes = tuple(
-        Mode(*_parabola(curve, offset), weight=float(w))
-        for (offset, _), w in zip(peaks, weights, strict=True)
-        if w > 1e-6
+        Mode(*_parabola(curve, peaks[i].offset_s), weight=float(weights[i]))
+        for i in np.argsort(-weights, kind="stable")
+        if weights[i] > 1e-6
     )
     start = max(min(t.start_s for t in tracks_a), min(t.start_s for t in tracks_b) - modes[0].offset_s)
     end = min(max(t.end_s for t in tracks_a), max(t.end_s for t in tracks_b) - modes[0].offset_s)

@@ -119,7 +119,7 @@ def camera_trajectories(
         for part in np.split(rows, np.flatnonzero(np.diff(time_s[rows]) > 0.5) + 1):
             if time_s[part[-1]] - time_s[part[0]] >= shortest_s and len(part) >= 4:
                 trajectories.append(smooth_track(time_s[part], xy[part], selected.score[part]))
-    return trajectories
+    return [t for t in trajectories if np.isfinite(t.xy).any()]
 
 
 def smooth_track(time_s: np.ndarray, xy: np.ndarray, score: np.ndarray) -> Trajectory:
