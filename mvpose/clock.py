@@ -58,7 +58,10 @@ class Clock:
     def sigma_s(self, t_camera_s: np.ndarray | float) -> np.ndarray:
         """Return the standard deviation of ``to_session(t_camera_s)``, seconds."""
         t = np.asarray(t_camera_s, dtype=float)
-        return np.sqrt(np.maximum(self.cov[0, 0] + 2 * t * self.cov[0, 1] + t**2 * self.cov[1, 1], 0.0))
+        at_zero, growth = self.cov[0, 0], t**2 * self.cov[1, 1]
+        # Far from time 0, as in seconds since 1970, large terms cancel: what is left is no less than their rounding.
+        rounding = 4 * np.finfo(float).eps * (at_zero + growth)
+        return np.sqrt(np.maximum(at_zero + 2 * t * self.cov[0, 1] + growth, rounding))
 
     @property
     def sigma_at_epoch_s(self) -> float:

@@ -1,7 +1,8 @@
 """Reconcile all pairwise offsets into one clock per camera.
 
 An edge says that session time is one: ``o_a + r_a t_a = o_b + r_b t_b`` with ``t_b = t_a + offset``. With ``r = 1 + ρ``
-and ``t_b`` as measured this is linear in the unknowns: ``(o_a + ρ_a t_a) − (o_b + ρ_b t_b) = offset``.
+and ``t_b`` as measured this is linear in the unknowns: ``(o_a + ρ_a t_a) − (o_b + ρ_b t_b) = offset``. While solving, each
+``t`` counts from the middle of its camera's edges, for a camera's own time may be the seconds since 1970.
 """
 
 from __future__ import annotations
@@ -92,25 +93,32 @@ def solve_clocks(
 
 @dataclass(frozen=True)
 class _Solution:
-    """Offsets and rate deviations of one component, reference included at zero, with their covariance."""
+    """Clocks of one component, reference included at zero: session time − own time, with its covariance.
+
+    That difference is ``offset_s + rate_deviation (t − origin_s)`` at a camera's own time ``t``.
+    """
 
     cameras: tuple[str, ...]
+    origin_s: np.ndarray
     offset_s: np.ndarray
     rate_deviation: np.ndarray
     cov: np.ndarray  # (2C, 2C) of (offsets, rate deviations)
-    prior_rate_sigma: float
 
     def residual(self, e: PairwiseOffset) -> float:
         """Return the measured minus the solved offset of an edge, seconds."""
-        i, j = self.cameras.index(e.a), self.cameras.index(e.b)
-        t_b = e.at_s + e.offset_s
-        solved = self.offset_s[i] + self.rate_deviation[i] * e.at_s - self.offset_s[j] - self.rate_deviation[j] * t_b
-        return float(e.offset_s - solved)
+        return float(e.offset_s - (self._ahead_s(e.a, e.at_s) - self._ahead_s(e.b, e.at_s + e.offset_s)))
 
-    def clock_cov(self, camera: str) -> np.ndarray:
+    def _ahead_s(self, camera: str, t_s: float) -> float:
+        i = self.cameras.index(camera)
+        return float(self.offset_s[i] + self.rate_deviation[i] * (t_s - self.origin_s[i]))
+
+    def clock(self, camera: str) -> tuple[float, float, np.ndarray]:
+        """Return a camera's offset at its time 0, its rate, and their covariance (2, 2)."""
         i = self.cameras.index(camera)
         pick = [i, i + len(self.cameras)]
-        return self.cov[np.ix_(pick, pick)]
+        to_zero = np.array([[1.0, -self.origin_s[i]], [0.0, 1.0]])
+        cov = to_zero @ self.cov[np.ix_(pick, pick)] @ to_zero.T
+        return self._ahead_s(camera, 0.0), 1.0 + float(self.rate_deviation[i]), (cov + cov.T) / 2
 
 
 def _least_squares(
@@ -124,14 +132,15 @@ def _least_squares(
     free = [name for name in names if name != reference]
     count = len(free)
     at = {name: index for index, name in enumerate(free)}
+    origin = _middle_times(names, edges)
     A = np.zeros((len(edges), 2 * count))
     y = np.array([e.offset_s for e in edges])
     sigma = np.array([e.sigma_s for e in edges])
     for row, e in enumerate(edges):
         if e.a in at:
-            A[row, at[e.a]], A[row, count + at[e.a]] = 1.0, e.at_s
+            A[row, at[e.a]], A[row, count + at[e.a]] = 1.0, e.at_s - origin[e.a]
         if e.b in at:
-            A[row, at[e.b]], A[row, count + at[e.b]] = -1.0, -(e.at_s + e.offset_s)
+            A[row, at[e.b]], A[row, count + at[e.b]] = -1.0, -(e.at_s + e.offset_s - origin[e.b])
     # Rates in units of their prior keep the normal matrix well conditioned.
     scale = np.concatenate([np.ones(count), np.full(count, options.rate_sigma)])
     weighted = (A * scale) / sigma[:, None]
@@ -147,7 +156,16 @@ def _least_squares(
     full = np.zeros((2 * len(names), 2 * len(names)))
     both = index + [i + len(names) for i in index]
     full[np.ix_(both, both)] = covariance * _shared_noise(len(names), len({(e.a, e.b) for e in edges}))
-    return _Solution(names, offset, rate, full, options.rate_sigma)
+    return _Solution(names, np.array([origin[name] for name in names]), offset, rate, full)
+
+
+def _middle_times(cameras: Sequence[str], edges: Sequence[PairwiseOffset]) -> dict[str, float]:
+    """Return the mean of each camera's own times at its edges, seconds; 0 where it has none."""
+    times: dict[str, list[float]] = {name: [] for name in cameras}
+    for e in edges:
+        times[e.a].append(e.at_s)
+        times[e.b].append(e.at_s + e.offset_s)
+    return {name: float(np.mean(own)) if own else 0.0 for name, own in times.items()}
 
 
 def _shared_noise(cameras: int, pairs: int) -> float:
@@ -370,13 +388,12 @@ def _why_unconnected(name: str, graph: OffsetGraph, own: Sequence[PairwiseOffset
 def _clock(
     name: str, solution: _Solution, epoch_s: float, own: Sequence[PairwiseOffset], options: SolveOptions
 ) -> Clock:
-    index = solution.cameras.index(name)
-    cov = solution.clock_cov(name)
+    offset_s, rate, cov = solution.clock(name)
     clock = Clock(
         name,
-        float(solution.offset_s[index]),
-        1.0 + float(solution.rate_deviation[index]),
-        (cov + cov.T) / 2,
+        offset_s,
+        rate,
+        cov,
         epoch_s=epoch_s,
         rate_fitted=bool(np.sqrt(cov[1, 1]) < 0.5 * options.rate_sigma),
     )
