@@ -1,8 +1,8 @@
 """Reconcile all pairwise offsets into one clock per camera.
 
 An edge says that session time is one: ``o_a + r_a t_a = o_b + r_b t_b`` with ``t_b = t_a + offset``. With ``r = 1 + ρ``
-and ``t_b`` as measured this is linear in the unknowns: ``(o_a + ρ_a t_a) − (o_b + ρ_b t_b) = offset``. While solving, each
-``t`` counts from the middle of its camera's edges, for a camera's own time may be the seconds since 1970.
+and ``t_b`` as measured this is linear in the unknowns: ``(o_a + ρ_a t_a) − (o_b + ρ_b t_b) = offset``. While
+solving, each ``t`` counts from the middle of its camera's edges, for a camera's own time may be the seconds since 1970.
 """
 
 from __future__ import annotations
