@@ -47,6 +47,23 @@ def test_reprojection_counts_the_views_that_were_thrown_out(rig, aligned, two):
     assert score["reprojection_px_median"] < 1e-3 and score["reprojection_px_p90"] == pytest.approx(100, abs=0.01)
 
 
+def test_a_view_that_sees_a_person_the_wrong_way_round_is_measured_so(rig, aligned, two):
+    kps = aligned(rig, two)
+    xy = kps.xy_px.copy()
+    xy[20:40, 1, 0] = xy[20:40, 1, 0][:, COCO.mirrored]
+    score = evaluate(triangulate(kps, rig), replace(kps, xy_px=xy), rig)
+    assert score["reprojection_px_mean"] < 1e-3
+
+
+def test_no_error_counts_for_more_than_the_diagonal_of_the_image(rig, aligned, two):
+    kps = aligned(rig, two)
+    xy = kps.xy_px.copy()
+    xy[:, 1] += 1e7
+    diagonal = np.hypot(*rig.cameras[1].size_px)
+    score = evaluate(triangulate(kps, rig), replace(kps, xy_px=xy), rig)
+    assert score["reprojection_px_mean"] == pytest.approx(diagonal / 4, rel=1e-3)
+
+
 def test_unclear_keypoints_are_not_counted(rig, aligned, two):
     kps = aligned(rig, two)
     xy, score = kps.xy_px.copy(), kps.score.copy()
