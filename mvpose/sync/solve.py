@@ -144,7 +144,9 @@ def _least_squares(
     # Rates in units of their prior keep the normal matrix well conditioned.
     scale = np.concatenate([np.ones(count), np.full(count, options.rate_sigma)])
     weighted = (A * scale) / sigma[:, None]
-    prior = np.diag(np.concatenate([np.zeros(count), np.ones(count)]))
+    # All rates spread alike about a common one, the reference's included: so it does not matter which camera that is.
+    prior = np.zeros((2 * count, 2 * count))
+    prior[count:, count:] = 2 * (np.eye(count) - 1 / (count + 1))
     covariance = np.linalg.inv(weighted.T @ weighted + prior + 1e-12 * np.eye(2 * count))
     x = covariance @ (weighted.T @ (y / sigma))
     excess = np.square((y - (A * scale) @ x) / sigma).sum() / max(len(edges) - count, 1)
