@@ -93,7 +93,7 @@ def compare(
     truth = truth or Truth()
     digest = _digest(recording, keypoints, clocks, truth, workspace)
     if workspace.is_current("compare", digest):
-        return dict(read_json(workspace.metrics, METRICS_FORMAT)["variants"])
+        return workspace.read(read_metrics, workspace.metrics)
     start = time.perf_counter()
     all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
     if truth.clocks is not None:
@@ -123,6 +123,18 @@ def compare(
     workspace.finish("compare", digest, files, time.perf_counter() - start)
     progress("compare", len(all_clocks) + 1, len(all_clocks) + 1)
     return metrics
+
+
+def read_metrics(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the metrics of each variant from a metrics.json.
+
+    Raises:
+        FormatError: It does not hold metrics, or is of a newer version.
+    """
+    variants = read_json(path, METRICS_FORMAT).get("variants")
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise FormatError(f"{path} does not hold the metrics of a comparison")
+    return variants
 
 
 def _digest(

@@ -178,7 +178,7 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
 def _detected_before(source: CameraSource, recording: Recording, workspace: Workspace) -> Keypoints2D:
     """Read an earlier run's keypoints. The session may since have moved a camera's times: no reason to detect anew."""
     path = workspace.keypoints2d(source.name)
-    found = read_npz(path)
+    found = workspace.read(read_npz, path)
     if source.keypoints is None:
         time_s = camera_times(source, recording.videos[source.name])
         if not np.array_equal(time_s, found.time_s):
@@ -254,7 +254,8 @@ def synchronise(
     hints = recording.hints
     digest = digest_of(keypoint_digests(keypoints, workspace), rig_digest(rig), reference, sorted(hints.items()))
     if workspace.is_current("sync", digest):
-        graph, clocks = read_offsets(workspace.offsets), read_clocks(workspace.clocks)
+        graph = workspace.read(read_offsets, workspace.offsets)
+        clocks = workspace.read(read_clocks, workspace.clocks)
     else:
         start = time.perf_counter()
         cameras = None if rig is None else {camera.name: camera for camera in rig}
@@ -337,7 +338,7 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
         (s.fps, s.start_s, s.end_s, s.smooth),
     )
     if workspace.is_current("reconstruct", digest):
-        return read_poses(workspace.poses3d)
+        return workspace.read(read_poses, workspace.poses3d)
     start = time.perf_counter()
     poses = build_poses(keypoints, rig, clocks, s).poses
     if not len(poses.person_ids):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mvpose import __version__
 from mvpose.errors import FormatError, WorkspaceError
 from mvpose.formats.results import read_json, write_json
+
+Result = TypeVar("Result")
 
 RUN_FORMAT = "mvpose.run/1"
 _SAMPLE_BYTES = 1 << 20
@@ -93,6 +95,17 @@ class Workspace:
     def files(self, stage: str) -> list[Path]:
         """Return the files that a stage wrote when it was last run."""
         return [self.root / name for name in self.stages.get(stage, {}).get("files", ())]
+
+    def read(self, reader: Callable[[Path], Result], path: Path) -> Result:
+        """Read what an earlier run wrote.
+
+        Raises:
+            WorkspaceError: It has been damaged since, or a newer version wrote it.
+        """
+        try:
+            return reader(path)
+        except FormatError as error:
+            raise WorkspaceError(f"{str(error).rstrip('.')}; --force makes it anew") from error
 
     def finish(self, stage: str, digest: str, files: Iterable[Path], seconds: float, **facts: Any) -> None:
         """Remember a stage as done, with whatever facts about it belong on record."""

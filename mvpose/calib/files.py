@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mvpose.atomic import atomic_path
 from mvpose.calib.camera import Camera
 from mvpose.calib.draft import (
     METRES,
@@ -47,7 +47,7 @@ from mvpose.calib.foreign.yaml_rigs import (
     read_opencv,
 )
 from mvpose.calib.rig import UP_AXES, CameraRig, guess_up
-from mvpose.errors import CalibrationError, WorkspaceError
+from mvpose.errors import CalibrationError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,10 +116,10 @@ def write_rig(rig: CameraRig, path: Path, to: str | None = None) -> None:
         if path.suffix.lower() in (".yml", ".yaml"):
             raise CalibrationError(f"{path}: easymocap has two files, intri.yml and extri.yml; give a folder for them")
         intri, extri = easymocap_texts(rig)
-        _write_atomically(path / "intri.yml", intri)
-        _write_atomically(path / "extri.yml", extri)
+        _write(path / "intri.yml", intri)
+        _write(path / "extri.yml", extri)
     elif to in _WRITERS:
-        _write_atomically(path, _WRITERS[to](rig))
+        _write(path, _WRITERS[to](rig))
     else:
         named = f"{to!r} is not a format" if to else "its name does not tell the format"
         raise CalibrationError(f"{path}: {named}; choose one with --to: {', '.join(FORMATS)}")
@@ -414,14 +414,6 @@ _WRITERS: dict[str, Callable[[CameraRig], str]] = {
 }
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"{path} cannot be written ({error.strerror})") from None
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

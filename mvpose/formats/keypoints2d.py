@@ -11,7 +11,7 @@ import numpy as np
 from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError
 from mvpose.formats.foreign2d import ForeignKeypoints, read_foreign
-from mvpose.formats.results import check_format
+from mvpose.formats.results import check_format, read_arrays
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.session import CameraSource, camera_times
 from mvpose.skeleton import skeleton_of
@@ -65,7 +65,7 @@ def read_npz(path: Path) -> Keypoints2D:
     Raises:
         FormatError: The file is no npz of ours, of a newer version, or a field does not hold what it should.
     """
-    fields = _load_npz(path)
+    fields = read_arrays(path)
     check_format(fields.get("format", ""), KEYPOINTS_FORMAT, path)
     _check_fields(path, fields)
     try:
@@ -82,18 +82,6 @@ def read_npz(path: Path) -> Keypoints2D:
         )
     except ValueError as error:
         raise FormatError(f"{path}: {error}.") from error
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {name: archive[name] for name in archive.files}
-    # A damaged archive makes zipfile, zlib and numpy's header parser raise nearly anything.
-    except Exception as error:
-        raise FormatError(f"{path} cannot be read as npz ({error or type(error).__name__}).") from error
 
 
 def _check_fields(path: Path, fields: dict[str, np.ndarray]) -> None:

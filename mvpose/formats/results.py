@@ -195,6 +195,25 @@ def read_offsets(path: Path) -> OffsetGraph:
         raise FormatError(f"{path} does not hold offsets: {type(error).__name__}: {error}") from error
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz; nothing in it is unpickled.
+
+    Raises:
+        FormatError: It is missing, damaged, or no archive of plain arrays.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array")
+            return {name: archive[name] for name in archive.files}
+    # A damaged archive makes zipfile, zlib and numpy's header parser raise nearly anything.
+    except Exception as error:
+        # numpy's own words advise to load it all the same.
+        why = "it does not hold plain arrays" if "pickle" in str(error) else error or type(error).__name__
+        raise FormatError(f"{path} cannot be read as npz ({why}).") from error
+
+
 def write_poses(poses: Poses3D, path: Path) -> None:
     """Write poses3d.npz, atomically; no array in it is pickled."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -221,11 +240,7 @@ def read_poses(path: Path) -> Poses3D:
     Raises:
         FormatError: It does not hold poses, or is of a newer version.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            value = {key: file[key] for key in file.files}
-    except Exception as error:  # a damaged archive fails in zipfile, zlib, numpy or the file system
-        raise FormatError(f"{path} cannot be read as poses: {error}") from error
+    value = read_arrays(path)
     check_format(value.get("format"), POSES_FORMAT, path)
     try:
         return Poses3D(

@@ -1,0 +1,690 @@
+"""The front door: what a user types, sees and finds on disk, and above all what happens to bad input."""
+
+import json
+import os
+import pickle
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from mvpose.calib.files import read_rig
+from mvpose.cli import cli
+from mvpose.demo import write_session
+from mvpose.detect import mediapipe
+from mvpose.formats.keypoints2d import read_npz
+from mvpose.formats.results import read_clocks, read_offsets, read_poses
+from mvpose.synthetic.motion import generate_motion, still_motion
+from mvpose.synthetic.noise import DetectorNoise
+from mvpose.synthetic.rigs import ring_rig
+from mvpose.synthetic.world import make_world
+
+COMMANDS = ["reconstruct", "detect", "sync", "compare", "view", "export", "convert-calib", "demo"]
+
+
+def partial_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def edit_json(path: Path, change) -> None:
+    value = read(path)
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def edit_npz(path: Path, **fields) -> None:
+    with np.load(path) as file:
+        value = {name: file[name] for name in file.files}
+    np.savez(path, **{**value, **fields})
+
+
+# --- help and flags ---------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_that_there_are_the_main_one_first(mvpose):
+    ended = mvpose("--help")
+    assert ended.code == 0
+    listed = ended.out.split("Commands:")[1]
+    assert re.findall(r"^  ([a-z-]+)  +\S", listed, re.MULTILINE) == COMMANDS
+    assert "..." not in listed  # no summary is cut off
+    assert max(map(len, ended.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_has_help(mvpose, command):
+    ended = mvpose(command, "--help")
+    assert ended.code == 0
+    undescribed = [p.name for p in cli.commands[command].params if isinstance(p, click.Option) and not p.help]
+    assert undescribed == []
+    assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_view_help_names_the_keys_of_the_player(mvpose):
+    from mvpose.viz.player import HELP
+
+    ours = mvpose("view", "--help").out
+    for key in ("space", "home", "end", "[", "]", "wheel", "ctrl+", "R", "Q"):
+        assert key in HELP
+        assert key in ours
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["reconstruct"],
+        ["reconstruct", "S"],  # no --calib
+        ["reconstruct", "S", "--calib"],
+        ["reconstruct", "S", "--calib", "c.json", "--fps", "0"],
+        ["reconstruct", "S", "--calib", "c.json", "--fps", "inf"],
+        ["reconstruct", "S", "--calib", "c.json", "--jobs", "0"],
+        ["reconstruct", "S", "--calib", "c.json", "--detector", "magic"],
+        ["compare", "S"],
+        ["export", "S"],
+        ["export", "S", "--to", "fbx"],
+        ["convert-calib", "a.json"],
+        ["convert-calib", "a.json", "b.json", "--to", "sketch"],
+        ["dance"],
+        ["--dance"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_flags_end_with_2(mvpose, argv):
+    ended = mvpose(*argv)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert "Error: " in ended.err
+
+
+def test_version_is_that_of_the_package(mvpose):
+    from mvpose import __version__
+
+    assert mvpose("--version").out.strip().endswith(__version__)
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+def test_reconstruct_writes_what_the_contract_names_and_prints_results_only(mvpose, session):
+    ended = mvpose("reconstruct", session, "--calib", session / "calib.json", "--reference", "cam01")
+    assert ended.code == 0
+    assert ended.warnings == []
+    out = session / "mvpose"
+    produced = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert produced == {
+        "keypoints2d/cam01.npz", "keypoints2d/cam02.npz", "keypoints2d/cam03.npz", "offsets.json", "clocks.json",
+        "poses3d.npz", "poses3d_raw.npz", "poses3d_p0.trc", "poses3d.c3d", "poses3d.csv", "report/index.html",
+        "report/metrics.json", "run.json",
+    }  # fmt: skip
+    for path in re.findall(r"^\S+/mvpose/\S+$", ended.out, re.MULTILINE):
+        assert Path(path).is_file()
+    assert "synchronise: 3/3" in ended.err
+    assert "synchronise" not in ended.out
+
+    clocks, truth = read_clocks(out / "clocks.json"), read_clocks(session / "truth_clocks.json")
+    for name in ("cam02", "cam03"):
+        # Exact keypoints, so a thousandth of a frame; measured 0.05 ms.
+        assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=1e-3)
+    metrics = read(out / "report" / "metrics.json")["variants"]
+    assert metrics["synced"]["reprojection_px_mean"] < 0.1 < 5 < metrics["raw"]["reprojection_px_mean"]
+
+
+def test_json_is_one_object_on_stdout(mvpose, done):
+    calib = ["--calib", done / "calib.json"]
+    reference = ["--reference", "cam01"]
+    answer = json.loads(mvpose("reconstruct", done, *calib, *reference, "--json").out)
+    assert answer["people"] == 1
+    assert answer["clocks"]["clocks"]["cam01"] == {
+        "offset_s": 0.0, "rate": 1.0, "sigma_at_epoch_s": 0.0, "verdict": "good"
+    }  # fmt: skip
+    assert all(Path(path).is_file() for path in answer["files"])
+    assert answer["warnings"] == []
+
+    answer = json.loads(mvpose("detect", done, "--json").out)
+    with np.load(done / "keypoints" / "cam02.npz") as given:
+        assert answer["cameras"]["cam02"]["frames"] == len(given["time_s"])
+    answer = json.loads(mvpose("sync", done, *calib, *reference, "--json").out)
+    assert set(answer["clocks"]) == {"cam01", "cam02", "cam03"}
+    answer = json.loads(mvpose("compare", done, *calib, *reference, "--json").out)
+    assert answer["metrics"]["synced"]["n_people"] == 1
+
+
+def test_without_sync_every_camera_keeps_its_own_time(mvpose, session):
+    calib = ["--calib", session / "calib.json"]
+    ended = mvpose("reconstruct", session, *calib, "--no-sync", "--reference", "cam02")
+    assert ended.code == 0
+    clocks = read_clocks(session / "mvpose" / "clocks.json")
+    assert [(c.offset_s, c.rate) for c in clocks.clocks.values()] == [(0.0, 1.0)] * 3
+    assert clocks.reference == "cam02"
+    assert clocks["cam01"].verdict == "doubtful"
+    assert not (session / "mvpose" / "report").exists()
+    assert not (session / "mvpose" / "offsets.json").exists()
+
+    # The clocks that were not estimated must not pass for such in the next run.
+    assert mvpose("sync", session, *calib, "--reference", "cam02").code == 0
+    assert abs(read_clocks(session / "mvpose" / "clocks.json")["cam01"].offset_s) > 0.1
+
+
+def test_no_sync_after_sync_replaces_the_clocks(mvpose, done):
+    argv = ["reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01"]
+    assert mvpose(*argv, "--no-sync").code == 0
+    assert read_clocks(done / "mvpose" / "clocks.json")["cam02"].offset_s == 0.0
+    assert mvpose(*argv).code == 0
+    assert read_clocks(done / "mvpose" / "clocks.json")["cam02"].offset_s != 0.0
+
+
+def test_fps_start_end_and_smoothing_shape_the_timeline(mvpose, done):
+    argv = ["reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01", "--no-sync"]
+    assert mvpose(*argv, "--fps", 50, "--start", 2.5, "--end", 4.01, "--no-smooth").code == 0
+    poses = read_poses(done / "mvpose" / "poses3d.npz")
+    assert not poses.smoothed
+    np.testing.assert_allclose(np.diff(poses.time_s), 0.02, atol=1e-12)
+    np.testing.assert_allclose(poses.time_s[[0, -1]], [2.5, 4.0], atol=1e-12)
+    assert mvpose(*argv).code == 0
+    poses = read_poses(done / "mvpose" / "poses3d.npz")
+    assert poses.smoothed
+    assert poses.frame_rate == pytest.approx(25.0)  # the reference camera's
+
+
+@pytest.mark.parametrize("bounds", [("--start", 5, "--end", 4), ("--start", 1000), ("--end", -1)])
+def test_bounds_that_leave_nothing_are_refused(refused, done, bounds):
+    error = refused("reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01", *bounds)
+    assert "--start and --end" in error
+    assert len(read_poses(done / "mvpose" / "poses3d.npz").time_s)  # the earlier result is still there
+
+
+def test_bounds_outside_the_raw_recordings_leave_raw_without_people(mvpose, done):
+    # By its own clock one camera only goes on after 10.92 s; by the true clocks two do until 11.47 s.
+    argv = ["reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01"]
+    ended = mvpose(*argv, "--start", 11, "--json")
+    assert ended.code == 0
+    answer = json.loads(ended.out)
+    assert answer["metrics"]["raw"]["n_people"] == 0
+    assert answer["metrics"]["synced"]["n_people"] == 1
+    assert any(line.startswith("warning: raw: no reconstruction") for line in ended.warnings)
+    assert len(read_poses(done / "mvpose" / "poses3d_raw.npz").person_ids) == 0
+
+
+def test_the_reference_camera_is_exactly_0_and_1(mvpose, done):
+    assert mvpose("sync", done, "--calib", done / "calib.json", "--reference", "cam02").code == 0
+    clock = read_clocks(done / "mvpose" / "clocks.json")["cam02"]
+    assert (clock.offset_s, clock.rate) == (0.0, 1.0)
+    assert not clock.cov.any()
+
+
+def test_skipped_cameras_take_no_part(mvpose, session):
+    ended = mvpose("sync", session, "--calib", session / "calib.json", "--skip", "cam03", "--json")
+    assert set(json.loads(ended.out)["clocks"]) == {"cam01", "cam02"}
+    assert not (session / "mvpose" / "keypoints2d" / "cam03.npz").exists()
+
+
+def test_unknown_and_contradicting_cameras_are_refused(refused, session):
+    calib = ["--calib", session / "calib.json"]
+    assert "cam09" in refused("sync", session, *calib, "--reference", "cam09")
+    assert "cam01" in refused("sync", session, *calib, "--skip", "cam09")  # names those that there are
+    assert "cam02" in refused("sync", session, *calib, "--skip", "cam02", "--reference", "cam02")
+
+
+def test_sync_without_calibration_is_good_to_hundredths(mvpose, session):
+    assert mvpose("sync", session, "--reference", "cam01").code == 0
+    clocks, truth = (read_clocks(p) for p in (session / "mvpose" / "clocks.json", session / "truth_clocks.json"))
+    offset, true = clocks["cam02"].offset_s, truth["cam02"].offset_s
+    assert offset == pytest.approx(true, abs=0.1)
+    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} == {"correlation"}
+
+
+def test_out_keeps_the_session_as_it_is(mvpose, session, tmp_path):
+    before = sorted(session.rglob("*"))
+    assert mvpose("sync", session, "--out", tmp_path / "a" / "b").code == 0
+    assert (tmp_path / "a" / "b" / "clocks.json").is_file()
+    assert sorted(session.rglob("*")) == before
+
+
+def test_compare_with_the_truth_measures_time_and_place(mvpose, done):
+    truth = ["--truth", done / "truth_clocks.json", "--truth", done / "truth_poses3d.npz"]
+    argv = ["compare", done, "--calib", done / "calib.json", "--reference", "cam01"]
+    metrics = json.loads(mvpose(*argv, *truth, "--json").out)["metrics"]
+    assert list(metrics) == ["raw", "synced", "truth"]
+    assert metrics["truth"]["timing_error_ms_max"] == 0
+    assert metrics["synced"]["timing_error_ms_max"] < 1 < 100 < metrics["raw"]["timing_error_ms_max"]
+    # Linear interpolation between frames of 25 fps, and smoothing; measured 3 mm.
+    assert metrics["synced"]["mpjpe_mm"] < 10 < 50 < metrics["raw"]["mpjpe_mm"]
+    assert read(done / "mvpose" / "report" / "metrics.json")["variants"]["synced"] == metrics["synced"]
+    assert "mpjpe_mm" not in json.loads(mvpose(*argv, "--json").out)["metrics"]["synced"]  # no truth, no claim
+
+
+def test_truth_that_does_not_fit_is_refused(refused, done):
+    argv = ["compare", done, "--calib", done / "calib.json", "--truth"]
+    assert "nowhere.json" in refused(*argv, done / "nowhere.json")
+    assert "run.json" in refused(*argv, done / "mvpose" / "run.json")
+    assert "two files" in refused(*argv, done / "truth_clocks.json", "--truth", done / "mvpose" / "clocks.json")
+    edit_json(done / "truth_clocks.json", lambda truth: truth["clocks"].pop("cam02"))
+    assert "cam02" in refused(*argv, done / "truth_clocks.json")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("trc", "poses3d_p0.trc"), ("c3d", "poses3d.c3d"), ("csv", "poses3d.csv")])
+def test_export_writes_the_format_anew(mvpose, done, kind, name):
+    before = (done / "mvpose" / name).read_bytes()
+    (done / "mvpose" / name).unlink()
+    ended = mvpose("export", done, "--to", kind)
+    assert ended.code == 0
+    assert ended.out.split() == [str(done / "mvpose" / name)]
+    assert len((done / "mvpose" / name).read_bytes()) == len(before)
+
+
+def test_view_saves_a_picture_without_being_told_the_calibration(mvpose, done, tmp_path, monkeypatch):
+    import cv2
+
+    monkeypatch.chdir(tmp_path)  # the calibration is found from wherever one looks
+    ended = mvpose("view", done, "--save", "look.png")
+    assert ended.code == 0
+    assert ended.out.split() == ["look.png"]
+    picture = cv2.imread(str(tmp_path / "look.png"))
+    assert picture.shape == (720, 1280, 3)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_view_of_what_is_not_there_says_what_to_do(refused, session, done):
+    assert "mvpose reconstruct" in refused("view", session, "--save", "a.png")
+    assert "mvpose reconstruct" in refused("export", session, "--to", "csv")
+    assert ".mp4" in refused("view", done, "--save", done / "a.gif")
+    edit_json(done / "mvpose" / "run.json", lambda run: run["stages"]["reconstruct"].update(calib="/gone.json"))
+    assert "--calib" in refused("view", done, "--save", done / "a.png")
+    assert not (done / "a.png").exists()
+
+
+def test_convert_calib_goes_round(mvpose, session, tmp_path):
+    ended = mvpose("convert-calib", session / "calib.json", tmp_path / "rig.toml")
+    assert ended.code == 0
+    assert "3 cameras: cam01, cam02, cam03" in ended.out
+    back = mvpose("convert-calib", tmp_path / "rig.toml", tmp_path / "rig.json")
+    assert back.code == 0
+    for before, after in zip(read_rig(session / "calib.json"), read_rig(tmp_path / "rig.json"), strict=True):
+        np.testing.assert_allclose(after.cam_from_world, before.cam_from_world, atol=1e-9)
+        np.testing.assert_allclose(after.K, before.K, atol=1e-9)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_is_not_there(refused, session, tmp_path):
+    calib = ["--calib", session / "calib.json"]
+    for command in ("reconstruct", "sync", "compare"):
+        assert "nowhere" in refused(command, tmp_path / "nowhere", *calib)
+    assert "calib.json" in refused("detect", session / "calib.json")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_no_video(refused, session, tmp_path):
+    (tmp_path / "bare" / "videos").mkdir(parents=True)
+    assert "holds no camera" in refused("reconstruct", tmp_path / "bare", "--calib", session / "calib.json")
+    assert not (tmp_path / "bare" / "mvpose").exists()
+
+
+def test_one_camera_only(refused, session):
+    for name in ("cam02", "cam03"):
+        (session / "keypoints" / f"{name}.npz").unlink()
+    assert "one camera only" in refused("reconstruct", session, "--calib", session / "calib.json")
+    assert "one camera only" in refused("sync", session)
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "no video"])
+def test_damaged_videos(refused, session, make_videos, damage):
+    make_videos(session / "videos", cam01=30)
+    path = session / "videos" / "cam02.mp4"
+    good = (session / "videos" / "cam01.mp4").read_bytes()
+    path.write_bytes({"empty": b"", "truncated": good[: len(good) // 2], "no video": b"hello " * 500}[damage])
+    error = refused("reconstruct", session, "--calib", session / "calib.json")
+    assert "cam02" in error
+    assert "cam02.mp4" in error
+    assert not (session / "mvpose").exists()
+
+
+@pytest.mark.parametrize(("size_px", "why"), [((160, 80), "shape"), ((96, 128), "swapped")])
+def test_a_video_of_another_size_than_calibrated(refused, session, make_videos, size_px, why):
+    make_videos(session / "videos", cam01=5)  # 128 x 96
+
+    def resize(calib):
+        middle = [(side - 1) / 2 for side in size_px]
+        calib["cameras"][0].update(size_px=size_px, K=[[100, 0, middle[0]], [0, 100, middle[1]], [0, 0, 1]])
+
+    edit_json(session / "calib.json", resize)
+    error = refused("reconstruct", session, "--calib", session / "calib.json")
+    assert why in error
+    assert "cam01" in error
+
+
+def _reflect(calib):
+    rotation = calib["cameras"][1]["R"]
+    rotation[0] = [-value for value in rotation[0]]
+
+
+def _to_millimetres(calib):
+    for camera in calib["cameras"]:
+        camera["t"] = [1000 * value for value in camera["t"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda calib: calib["cameras"].pop(1), "no camera cam02"),
+        (_reflect, "cam02"),
+        (_to_millimetres, "mm"),
+        (lambda calib: calib["cameras"].append(calib["cameras"][0]), "cam01 more than once"),
+        (lambda calib: calib.update(format="mvpose.calib/2"), "newer"),
+        (lambda calib: calib.update(format="someone.else/1"), "calib.json"),
+    ],
+    ids=["camera missing", "reflection", "millimetres", "twice", "newer", "foreign"],
+)
+def test_wrong_calibrations(refused, session, change, words):
+    edit_json(session / "calib.json", change)
+    assert words in refused("reconstruct", session, "--calib", session / "calib.json")
+    assert not (session / "mvpose").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x00\xff" * 50, b"[1, 2]", b"{", b"<a>", b"a = [", b"%YAML:1.0\n-"]
+)
+def test_calibrations_of_unknown_format(refused, session, content):
+    (session / "calib.any").write_bytes(content)
+    assert "calib.any" in refused("reconstruct", session, "--calib", session / "calib.any")
+    assert "calib.any" in refused("convert-calib", session / "calib.any", session / "out.json")
+    assert not (session / "out.json").exists()
+
+
+def test_a_calibration_that_is_not_there(refused, session):
+    assert "nowhere.toml" in refused("reconstruct", session, "--calib", session / "nowhere.toml")
+
+
+class _Touch:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickles_are_not_executed(refused, session, tmp_path):
+    bait = tmp_path / "executed"
+    evil = pickle.dumps(_Touch(bait))
+    pickle.loads(evil)
+    assert bait.exists()  # it would work
+    bait.unlink()
+
+    (session / "cam.pickle").write_bytes(evil)
+    assert "cam.pickle" in refused("reconstruct", session, "--calib", session / "cam.pickle")
+    (session / "keypoints" / "cam01.npz").write_bytes(evil)
+    assert "cam01.npz" in refused("reconstruct", session, "--calib", session / "calib.json")
+    hidden = np.empty(1, dtype=object)
+    hidden[0] = _Touch(bait)
+    np.savez(session / "keypoints" / "cam01.npz", format="mvpose.keypoints2d/1", xy_px=hidden)
+    assert "cam01.npz" in refused("reconstruct", session, "--calib", session / "calib.json")
+    np.savez(session / "poses.npz", format="mvpose.poses3d/1", xyz_m=hidden)
+    argv = ["compare", session, "--calib", session / "calib.json", "--truth"]
+    assert "poses.npz" in refused(*argv, session / "poses.npz")
+    assert not bait.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "words"),
+    [
+        ("xy_px", lambda xy: xy[:, :-1], "xy_px"),
+        ("score", lambda score: score[:, :-1], "score"),
+        ("score", lambda score: np.full_like(score, np.nan), "scores"),
+        ("score", lambda score: score + 7, "scores"),
+        ("time_s", lambda time_s: time_s[::-1], "increase"),
+        ("time_s", lambda time_s: np.where(time_s > 1, np.nan, time_s), "finite"),
+        ("joint_names", lambda names: names[:-1], "xy_px"),
+        ("format", lambda _: "mvpose.keypoints2d/9", "newer"),
+    ],
+)
+def test_wrong_keypoint_files(refused, session, field, change, words):
+    path = session / "keypoints" / "cam02.npz"
+    with np.load(path) as file:
+        edited = change(file[field])
+    edit_npz(path, **{field: edited})
+    error = refused("reconstruct", session, "--calib", session / "calib.json")
+    assert "cam02" in error
+    assert words in error
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ([{"image_id": 0, "category_id": 1, "keypoints": [1.0, 2.0, 0.5] * 16, "score": 0.9}], "17"),
+        ([{"image_id": 0, "category_id": 1, "keypoints": "none", "score": 0.9}], "keypoints"),
+        ({"nothing": "known"}, "cam02.json"),
+        ([], "cam02.json"),
+    ],
+    ids=["16 joints", "text", "unknown", "empty"],
+)
+def test_wrong_foreign_keypoint_files(refused, session, results, words):
+    (session / "keypoints" / "cam02.npz").unlink()
+    (session / "keypoints" / "cam02.json").write_text(json.dumps(results))
+    (session / "session.toml").write_text("[cameras.cam02]\nfps = 25\n")
+    error = refused("reconstruct", session, "--calib", session / "calib.json")
+    assert words in error
+    assert "cam02" in error
+
+
+def test_keypoints_of_nobody_at_all(refused, session):
+    for name in ("cam01", "cam02", "cam03"):
+        path = session / "keypoints" / f"{name}.npz"
+        edit_npz(path, xy_px=np.full_like(np.load(path)["xy_px"], np.nan))
+    for command in ("reconstruct", "compare", "sync"):
+        assert "nobody" in refused(command, session, "--calib", session / "calib.json")
+
+
+def test_a_camera_in_which_nobody_is_seen_is_named_and_left_out(mvpose, session):
+    path = session / "keypoints" / "cam02.npz"
+    edit_npz(path, xy_px=np.full_like(np.load(path)["xy_px"], np.nan))
+    ended = mvpose("reconstruct", session, "--calib", session / "calib.json")
+    assert ended.code == 0
+    assert any("cam02 is not synchronised" in line for line in ended.warnings)
+    assert set(read_poses(session / "mvpose" / "poses3d.npz").cameras) == {"cam01", "cam03"}
+    assert "cam02" in "".join(read(session / "mvpose" / "run.json")["warnings"])
+
+
+def test_cameras_that_share_no_motion_are_named_and_the_rest_goes_on(mvpose, session, tmp_path):
+    rng = np.random.default_rng(11)
+    other = make_world(rng, generate_motion(rng, 12.0), ring_rig(3), fps=[25.0] * 3, max_offset_s=2, max_drift_ppm=0)
+    write_session(other, rng, tmp_path / "other", None)
+    shutil.copy(tmp_path / "other" / "keypoints" / "cam03.npz", session / "keypoints" / "cam03.npz")
+    ended = mvpose("reconstruct", session, "--calib", session / "calib.json")
+    assert ended.code == 0
+    assert any("cam03 is not synchronised" in line for line in ended.warnings)
+    clocks = read_clocks(session / "mvpose" / "clocks.json")
+    assert set(clocks.clocks) == {"cam01", "cam02"}
+    assert clocks.unsynchronised["cam03"]
+    assert ("cam03",) in clocks.components
+    assert re.search(r"^cam03 +no clock: \S", ended.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("noise", [None, DetectorNoise()], ids=["exact", "noisy"])
+def test_a_still_person_tells_no_time(mvpose, refused, tmp_path, noise):
+    rng = np.random.default_rng(5)
+    world = make_world(rng, still_motion(rng, 8.0), ring_rig(3), fps=[25.0] * 3, max_offset_s=2, max_drift_ppm=0)
+    write_session(world, rng, tmp_path / "still", noise)
+    argv = [tmp_path / "still", "--calib", tmp_path / "still" / "calib.json"]
+    assert "fewer than two cameras" in refused("reconstruct", *argv)
+    assert "fewer than two cameras" in refused("compare", *argv)
+    ended = mvpose("sync", *argv)  # whose job is to say just that
+    assert ended.code == 0
+    assert len(ended.warnings) == 2
+    clocks = read_clocks(tmp_path / "still" / "mvpose" / "clocks.json")
+    assert len(clocks.clocks) == 1
+    assert len(clocks.unsynchronised) == 2
+    assert not (tmp_path / "still" / "mvpose" / "poses3d.npz").exists()
+    assert len(read(tmp_path / "still" / "mvpose" / "run.json")["warnings"]) == 2
+
+
+def test_broken_session_tomls(refused, session):
+    for text, words in [
+        ("reference = 3", "reference"),
+        ("referenc = 'cam01'", "did you mean 'reference'"),
+        ("reference = 'cam09'", "cam09"),
+        ("[cameras.cam02]\ntimestamps = '../../etc/passwd'", "leads out"),
+        ("[cameras.cam02", "session.toml"),
+    ]:
+        (session / "session.toml").write_text(text)
+        assert words in refused("reconstruct", session, "--calib", session / "calib.json")
+
+
+# --- the surroundings -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_where_the_output_folder_should_be(refused, session):
+    (session / "mvpose").write_text("mine")
+    assert "cannot be made" in refused("reconstruct", session, "--calib", session / "calib.json")
+    assert (session / "mvpose").read_text() == "mine"
+    assert "cannot be made" in refused("sync", session, "--out", session / "calib.json" / "out")
+    assert "cannot be written" in refused("convert-calib", session / "calib.json", session / "mvpose" / "a.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that not even root can write: /proc")
+def test_an_output_folder_that_cannot_be_written(refused, session):
+    assert "--out" in refused("reconstruct", session, "--calib", session / "calib.json", "--out", "/proc/self/task")
+
+
+def test_an_unreadable_checkpoint_is_named(refused, session, make_videos):
+    make_videos(session / "videos", cam01=5)
+    (session / "keypoints" / "cam01.npz").unlink()
+    assert "nowhere.pth" in refused("detect", session, "--checkpoint", session / "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [(100, "run.json"), (30_000, "cam01.npz"), (150_000, "poses3d.npz"), (300_000, "index.html")],
+)
+def test_a_full_disk_leaves_no_partial_file_and_nothing_is_lost(mvpose, mvpose_process, session, limit, name):
+    before = {path: path.read_bytes() for path in session.rglob("*") if path.is_file()}
+    argv = ["reconstruct", session, "--calib", session / "calib.json"]
+    process = mvpose_process(*argv, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+    assert f"{name} cannot be written" in err
+    assert partial_files(session) == []
+    assert {path: path.read_bytes() for path in before} == before
+    for path in (session / "mvpose").rglob("*.npz"):
+        with np.load(path) as file:
+            assert all(file[name] is not None for name in file.files)
+    for path in (session / "mvpose").rglob("*.json"):
+        assert read(path)["format"]
+    kept = {path: path.stat().st_mtime_ns for path in (session / "mvpose" / "keypoints2d").glob("*.npz")}
+    assert mvpose(*argv).code == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+needs_mediapipe = pytest.mark.skipif(not mediapipe.is_installed(), reason="needs mediapipe to detect with")
+
+
+def _until(process: subprocess.Popen, words: str) -> str:
+    """Read stderr up to a line that holds the words."""
+    read_so_far = ""
+    for line in process.stderr:
+        read_so_far += line
+        if words in line:
+            return read_so_far
+    raise AssertionError(f"{words!r} never came: {read_so_far}")
+
+
+@needs_mediapipe
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_detection_goes_on_where_it_stopped(mvpose, mvpose_process, make_videos, tmp_path, jobs):
+    session = tmp_path / "recording"
+    make_videos(session / "videos", cam01=10, cam02=800)
+    argv = ["detect", session, "--detector", "mediapipe", "--jobs", jobs]
+    process = mvpose_process(*argv, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    _until(process, "detect cam01: 10/10")
+    _until(process, "detect cam02: 80/")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("interrupted")
+    assert partial_files(session) == []
+    stages = read(session / "mvpose" / "run.json")["stages"]
+    assert list(stages) == ["detect:cam01"]  # it did not go on to the end of cam02 first
+    assert stages["detect:cam01"]["engine"] == "mediapipe"
+
+    kept = (session / "mvpose" / "keypoints2d" / "cam01.npz").stat().st_mtime_ns
+    make_videos(session / "videos", cam02=12)
+    ended = mvpose(*argv)
+    assert ended.code == 0
+    assert "detect cam01" not in ended.err
+    assert "detect cam02: 12/12" in ended.err
+    again = read(session / "mvpose" / "run.json")["stages"]
+    assert again["detect:cam01"] == stages["detect:cam01"]
+    assert (session / "mvpose" / "keypoints2d" / "cam01.npz").stat().st_mtime_ns == kept
+
+
+@needs_mediapipe
+def test_a_camera_that_fails_costs_no_other_its_detections(mvpose, session, tmp_path, make_videos):
+    recording = tmp_path / "recording"
+    make_videos(recording / "videos", cam01=8, cam02=8)
+    (recording / "mvpose" / "keypoints2d" / "cam02.npz").mkdir(parents=True)  # nothing can be written here
+    ended = mvpose("detect", recording, "--detector", "mediapipe")
+    assert ended.code == 3
+    assert "cam02.npz" in ended.errors[0]
+    assert read_npz(recording / "mvpose" / "keypoints2d" / "cam01.npz").n_frames == 8
+
+
+def test_a_reader_who_leaves_ends_it_quietly(done):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mvpose.cli", "export", str(done), "--to", "csv"]
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert process.stderr == b""
+
+
+def test_a_terminal_without_our_letters_still_gets_its_result(mvpose_process, done):
+    argv = ["sync", done, "--calib", done / "calib.json", "--reference", "cam01"]
+    process = mvpose_process(*argv, env={**os.environ, "PYTHONIOENCODING": "iso8859-5"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert re.search(r"^cam02 .* s  \? +\d+\.\d ms", out, re.MULTILINE)
+
+
+def test_an_error_is_one_line_whatever_names_the_user_chose(refused, tmp_path):
+    (tmp_path / "two\nlines").mkdir()
+    assert "two lines" in refused("detect", tmp_path / "two\nlines")
+
+
+def test_progress_on_a_terminal_is_one_line_that_is_rewritten(monkeypatch):
+    import io
+
+    from mvpose.cli import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = Progress()
+    for done in (1, 2):
+        progress("detect a", done, 2)
+        progress("detect b", done, 3)
+    progress.break_line()
+    lines = sys.stderr.getvalue().split("\r\x1b[K")
+    assert lines[1].startswith("detect a: 1/2")
+    assert re.match(r"detect a: 1/2.* · detect b: 1/3", lines[2])
+    assert re.fullmatch(r"detect a: 2/2 in \d+ s\n", lines[3])
+    assert lines[4].startswith("detect b: 2/3")
+    assert lines[4].endswith("\n")
