@@ -128,7 +128,7 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     xy_b, size_b = sample_slots(tracks_b, time_b)
     occupied = np.flatnonzero(np.isfinite(xy_a).any((1, 2, 3)))
     chosen = occupied[np.unique(np.linspace(0, len(occupied) - 1, min(_SAMPLES, len(occupied))).astype(int))]
-    moment = min(1.0, float(np.median(np.diff(chosen)) if len(chosen) > 1 else 1) * LAG_STEP_S / _INDEPENDENT_S)
+    moment = min(1.0, len(occupied) / max(len(chosen), 1) * LAG_STEP_S / _INDEPENDENT_S)
 
     moving = _movement(xy_a, size_a)[chosen]
     line = homogeneous(xy_a[chosen]) @ E.T  # (S, A, J, 3)
