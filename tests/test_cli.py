@@ -49,9 +49,6 @@ def edit_npz(path: Path, **fields) -> None:
     np.savez(path, **{**value, **fields})
 
 
-# --- help and flags ---------------------------------------------------------------------------------------------------
-
-
 def test_help_lists_the_commands_that_there_are_the_main_one_first(mvpose):
     ended = mvpose("--help")
     assert ended.code == 0
@@ -110,9 +107,6 @@ def test_version_is_that_of_the_package(mvpose):
     from mvpose import __version__
 
     assert mvpose("--version").out.strip().endswith(__version__)
-
-
-# --- what comes out ---------------------------------------------------------------------------------------------------
 
 
 def test_reconstruct_writes_what_the_contract_names_and_prints_results_only(mvpose, session):
@@ -312,9 +306,6 @@ def test_convert_calib_goes_round(mvpose, session, tmp_path):
     for before, after in zip(read_rig(session / "calib.json"), read_rig(tmp_path / "rig.json"), strict=True):
         np.testing.assert_allclose(after.cam_from_world, before.cam_from_world, atol=1e-9)
         np.testing.assert_allclose(after.K, before.K, atol=1e-9)
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 def test_a_session_that_is_not_there(refused, session, tmp_path):
@@ -540,9 +531,6 @@ def test_broken_session_tomls(refused, session):
     ]:
         (session / "session.toml").write_text(text)
         assert words in refused("reconstruct", session, "--calib", session / "calib.json")
-
-
-# --- the surroundings -------------------------------------------------------------------------------------------------
 
 
 def test_a_file_where_the_output_folder_should_be(refused, session):

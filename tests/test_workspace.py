@@ -1,0 +1,204 @@
+"""The output folder: what is current, what is on record, and files that are there whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvpose.atomic import atomic_path
+from mvpose.errors import FormatError, WorkspaceError
+from mvpose.workspace import (
+    RUN_FORMAT,
+    Workspace,
+    array_digest,
+    digest_of,
+    file_digest,
+    open_workspace,
+    recorded_calib,
+)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return open_workspace(tmp_path / "out")
+
+
+def finish(workspace: Workspace, stage: str = "sync", digest: str = "d") -> None:
+    workspace.clocks.write_text("{}")
+    workspace.finish(stage, digest, [workspace.clocks], 1.23456, people=2)
+
+
+def test_a_stage_is_current_while_its_inputs_and_files_are_the_same(workspace):
+    assert not workspace.is_current("sync", "d")
+    finish(workspace)
+    assert workspace.is_current("sync", "d")
+    assert not workspace.is_current("sync", "other")
+    assert not workspace.is_current("reconstruct", "d")
+    workspace.clocks.unlink()
+    assert not workspace.is_current("sync", "d")
+
+
+def test_a_reopened_workspace_remembers_and_force_forgets(workspace):
+    finish(workspace)
+    again = open_workspace(workspace.root)
+    assert again.is_current("sync", "d")
+    assert again.files("sync") == [workspace.clocks]
+    assert again.stages["sync"]["people"] == 2
+    assert again.stages["sync"]["seconds"] == 1.235
+    assert not open_workspace(workspace.root, force=True).is_current("sync", "d")
+
+
+def test_a_stage_without_files_is_none(workspace):
+    assert workspace.files("sync") == []
+    assert not workspace.is_current("sync", "")
+
+
+def test_the_record_is_on_disk_as_soon_as_a_stage_is_done(workspace):
+    from mvpose import __version__
+
+    workspace.warnings.append("cam02 is doubtful")
+    workspace.options.update(calib=Path("rig.json"), fps=None)
+    finish(workspace)
+    record = json.loads(workspace.run.read_text())
+    assert record["format"] == RUN_FORMAT
+    assert record["version"] == __version__
+    assert record["options"] == {"calib": "rig.json", "fps": None}
+    assert record["warnings"] == ["cam02 is doubtful"]
+    assert record["stages"]["sync"]["files"] == ["clocks.json"]
+
+
+def test_files_are_recorded_relative_so_that_a_folder_may_be_moved(workspace, tmp_path):
+    finish(workspace)
+    workspace.root.rename(tmp_path / "moved")
+    assert open_workspace(tmp_path / "moved").is_current("sync", "d")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "nonsense", "[]", "{}", '{"format": "mvpose.run/2"}', '{"format": "mvpose.clocks/1"}',
+        '{"format": "mvpose.run/1", "stages": 3}', '{"format": "mvpose.run/1", "stages": {"sync": 3}}',
+        '{"format": "mvpose.run/1", "stages": {"sync": {"files": "clocks.json"}}}',
+        '{"format": "mvpose.run/1", "stages": {"sync": {"files": [3]}}}',
+    ],
+)  # fmt: skip
+def test_a_record_that_cannot_be_used_is_refused_and_kept(workspace, text):
+    workspace.run.write_text(text)
+    with pytest.raises(WorkspaceError, match=r"run\.json .*--force"):
+        open_workspace(workspace.root)
+    assert workspace.run.read_text() == text
+    assert open_workspace(workspace.root, force=True).stages == {}
+    assert json.loads(workspace.run.read_text())["format"] == RUN_FORMAT
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for root in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(WorkspaceError, match="--out"):
+            open_workspace(root)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_cannot_be_read_again_tells_of_force(workspace):
+    def reader(path):
+        raise FormatError(f"{path.name} is odd.")
+
+    with pytest.raises(WorkspaceError, match=r"^clocks\.json is odd; --force makes it anew$"):
+        workspace.read(reader, workspace.clocks)
+    assert workspace.read(Path.exists, workspace.clocks) is False
+
+
+def test_the_calibration_is_on_record(workspace, tmp_path):
+    with pytest.raises(WorkspaceError, match="--calib"):
+        recorded_calib(workspace)
+    rig = tmp_path / "rig.json"
+    rig.write_text("{}")
+    workspace.finish("reconstruct", "d", [], 0.0, calib=str(rig), units="mm")
+    assert recorded_calib(workspace) == (rig, "mm")
+    rig.unlink()
+    with pytest.raises(WorkspaceError, match="--calib"):
+        recorded_calib(workspace)
+    workspace.run.write_text("nonsense")
+    with pytest.raises(WorkspaceError, match="--calib"):
+        recorded_calib(workspace)
+
+
+def test_a_digest_is_of_the_content_not_of_name_or_time(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"same")
+    b.write_bytes(b"same")
+    os.utime(b, (0, 0))
+    assert file_digest(a) == file_digest(b)
+    b.write_bytes(b"Same")
+    assert file_digest(a) != file_digest(b)
+
+
+@pytest.mark.parametrize("place", [0, 2_500_000, 4_999_999])
+def test_a_large_file_is_known_by_its_ends_and_middle(tmp_path, place):
+    content = bytearray(5_000_000)
+    path = tmp_path / "large"
+    path.write_bytes(content)
+    before = file_digest(path)
+    content[place] = 1
+    path.write_bytes(content)
+    assert file_digest(path) != before
+    path.write_bytes(bytes(5_000_001))
+    assert file_digest(path) != before
+
+
+def test_the_digest_of_a_folder_is_of_its_files_and_their_names(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "a.json").write_text("1")
+    before = file_digest(folder)
+    (folder / "b.json").write_text("1")
+    more = file_digest(folder)
+    (folder / "a.json").unlink()
+    assert len({before, more, file_digest(folder)}) == 3
+
+
+def test_digests_of_values_tell_them_apart():
+    values = [(), (None,), ("",), (0,), ("0",), ({"a": 1},), ([1, 2],), ([1], [2]), (1.0, 2.0), (Path("a"),)]
+    assert len({digest_of(*v) for v in values}) == len(values)
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+
+
+def test_digests_of_arrays_tell_values_apart_and_not_their_layout():
+    a = np.arange(6.0).reshape(2, 3)
+    assert array_digest(a) == array_digest(np.asfortranarray(a))
+    assert array_digest(a) != array_digest(a + 1e-12)
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "er" / "a.txt"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+    reference = tmp_path / "plain.txt"
+    reference.write_text("as readable as any other")
+    assert path.stat().st_mode == reference.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_what_fails_half_way_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    raised = WorkspaceError if isinstance(error, OSError) else error
+    with pytest.raises(raised), atomic_path(path) as temporary:
+        temporary.write_text("ne")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_files_place_is_named(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(WorkspaceError, match=r"a\.txt cannot be written"), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
