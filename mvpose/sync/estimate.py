@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
 _MOST_EPOCHS = 8
+_MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def _ranked(curve: LagCurve, prior: Hint | None) -> list[Peak]:
 
 def _log_prior(offset_s: np.ndarray | float, prior: Hint | None) -> np.ndarray | float:
     """Return the nats, 0 at most, that a user's hint gives offsets (...)."""
-    return 0.0 if prior is None else -0.5 * ((offset_s - prior.offset_s) / max(prior.sigma_s, 0.1)) ** 2
+    if prior is None:
+        return 0.0
+    return np.maximum(-0.5 * ((offset_s - prior.offset_s) / max(prior.sigma_s, 0.1)) ** 2, -_MISTAKEN_NATS)
 
 
 def _weights(peaks: Sequence[Peak], prior: Hint | None) -> np.ndarray:
