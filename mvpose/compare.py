@@ -27,6 +27,7 @@ from mvpose.pipeline import (
     keypoint_digests,
     no_progress,
     raw_clocks,
+    rebuild_poses,
     rig_digest,
 )
 from mvpose.poses import Poses3D
@@ -86,6 +87,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Reconstruct with and without synchronisation, measure both, and write the report.
 
+    All variants have the same people, paired across cameras by the synchronised one: what differs is time alone.
+
     Returns:
         The metrics of each variant: raw, synced, and truth where true clocks are given.
     """
@@ -98,9 +101,10 @@ def compare(
     all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
     if truth.clocks is not None:
         all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)
+    built = build_poses(keypoints, recording.rig, clocks, recording.settings)
     done: dict[str, Variant] = {}
     for name, own in all_clocks.items():
-        done[name] = _variant(name, own, done.get(SYNCED), recording, keypoints, truth)
+        done[name] = _variant(name, own, (built, clocks), recording, keypoints, truth)
         progress("compare", len(done), len(all_clocks) + 1)
     variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH) if name in done)
     rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
@@ -116,7 +120,7 @@ def compare(
     )
     write_poses(done[RAW].poses, workspace.poses3d_raw)
     with atomic_path(workspace.report) as temporary:
-        temporary.write_text(render_report(comparison), encoding="utf-8")
+        temporary.write_text(render_report(comparison), encoding="utf-8", errors="replace")
     metrics = {v.name: dict(v.metrics) for v in variants}
     write_json({"format": METRICS_FORMAT, "session": recording.session.name, "variants": metrics}, workspace.metrics)
     files = [workspace.poses3d_raw, workspace.report, workspace.metrics]
@@ -156,22 +160,21 @@ def _digest(
 def _variant(
     name: str,
     own: Clocks,
-    synced: Variant | None,
+    synced: tuple[Built, Clocks],
     recording: Recording,
     keypoints: Mapping[str, Keypoints2D],
     truth: Truth,
 ) -> Variant:
-    """Reconstruct with some clocks. Those that leave nothing to triangulate found nobody, unless they are ours."""
+    """Reconstruct the people of the synchronised variant with some clocks; nobody where those leave nothing of them."""
     assert recording.rig is not None
-    estimated = own if synced is None else synced.clocks
+    built, estimated = synced
     try:
-        built = build_poses(keypoints, recording.rig, own, recording.settings)
+        if own is not estimated:
+            built = rebuild_poses(keypoints, recording.rig, synced, own, recording.settings)
     except ReconstructionError as error:
-        if synced is None:
-            raise
         log.warning("%s: no reconstruction to compare with: %s", _LABELS[name].lower(), error)
         metrics = {"n_people": 0.0, "joints_found": 0.0, **_timing_errors(own, keypoints, truth)}
-        return Variant(name, _LABELS[name], _nobody(synced.poses), own, metrics)
+        return Variant(name, _LABELS[name], _nobody(built.poses), own, metrics)
     metrics = measure(built, recording.rig.subset(built.aligned.cameras), own, keypoints, truth, estimated)
     return Variant(name, _LABELS[name], built.poses, own, metrics)
 

@@ -93,6 +93,22 @@ class Keypoints2D:
         """Whether every detection belongs to a track."""
         return bool((self.track_id != UNTRACKED).all())
 
+    def only(self, rows: np.ndarray) -> Keypoints2D:
+        """Keep only some detections; the frames stay.
+
+        Args:
+            rows: (n,) increasing indices of detections.
+        """
+        kept = np.bincount(self.frame_index[rows], minlength=self.n_frames)
+        return replace(
+            self,
+            frame_ptr=np.concatenate([[0], np.cumsum(kept)]),
+            xy_px=self.xy_px[rows],
+            score=self.score[rows],
+            track_id=self.track_id[rows],
+            bbox_px=np.asarray(self.bbox_px)[rows],
+        )
+
     def with_skeleton(self, skeleton: Skeleton) -> Keypoints2D:
         """Keep only the joints of another set, in its order.
 

@@ -36,6 +36,7 @@ from mvpose.keypoints import AlignedKeypoints, Keypoints2D
 from mvpose.poses import Poses3D
 from mvpose.recon.align import align, timeline
 from mvpose.recon.associate import associate
+from mvpose.recon.identify import by_identity, identified
 from mvpose.recon.smooth import smooth
 from mvpose.recon.triangulate import triangulate
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
@@ -312,10 +313,41 @@ def build_poses(keypoints: Mapping[str, Keypoints2D], rig: CameraRig, clocks: Cl
     Raises:
         ReconstructionError: Fewer than two cameras have a clock, or nobody is seen by two of them.
     """
-    synchronised = {name: k for name, k in keypoints.items() if name in clocks.clocks}
-    time_s = timeline(synchronised, clocks, fps=settings.fps, start_s=settings.start_s, end_s=settings.end_s)
-    aligned = associate(align(synchronised, clocks, time_s), rig.subset(synchronised))
-    poses = triangulate(aligned, rig.subset(synchronised))
+    time_s = _timeline(keypoints, clocks, settings)
+    return _built(associate(align(keypoints, clocks, time_s), rig), rig, settings)
+
+
+def rebuild_poses(
+    keypoints: Mapping[str, Keypoints2D],
+    rig: CameraRig,
+    first: tuple[Built, Clocks],
+    clocks: Clocks,
+    settings: Settings,
+) -> Built:
+    """Make the poses of the same people under other clocks, so that only what clocks do differs.
+
+    Args:
+        keypoints: Each camera's keypoints.
+        rig: The cameras.
+        first: What was built, and with which clocks; says who is who in every camera.
+        clocks: The other clocks.
+        settings: The user's choices.
+
+    Raises:
+        ReconstructionError: No two cameras were recording at once by those clocks, or nobody is left to triangulate.
+    """
+    built, own = first
+    time_s = _timeline(keypoints, clocks, settings)
+    named = identified(keypoints, own, built.aligned)
+    return _built(by_identity(align(named, clocks, time_s), built.aligned.person_ids), rig, settings)
+
+
+def _timeline(keypoints: Mapping[str, Keypoints2D], clocks: Clocks, settings: Settings) -> np.ndarray:
+    return timeline(keypoints, clocks, fps=settings.fps, start_s=settings.start_s, end_s=settings.end_s)
+
+
+def _built(aligned: AlignedKeypoints, rig: CameraRig, settings: Settings) -> Built:
+    poses = triangulate(aligned, rig)
     return Built(smooth(poses) if settings.smooth else poses, aligned)
 
 

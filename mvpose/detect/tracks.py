@@ -160,19 +160,10 @@ def _joined(*tracks: _Tracks) -> _Tracks:
 
 def _without_duplicates(keypoints: Keypoints2D, poses: Poses2D, similarity: float) -> tuple[Keypoints2D, np.ndarray]:
     """Leave out detections that repeat a more confident one of their frame; also the rows that stay."""
-    assert keypoints.bbox_px is not None
     rank = poses.weight.sum(axis=1)
     kept = [
         start + distinct_people(poses[start:stop], rank[start:stop], similarity)
         for start, stop in zip(keypoints.frame_ptr[:-1], keypoints.frame_ptr[1:], strict=True)
     ]
     rows = np.concatenate([np.empty(0, int), *kept])
-    distinct = replace(
-        keypoints,
-        frame_ptr=np.cumsum([0, *map(len, kept)]),
-        xy_px=keypoints.xy_px[rows],
-        score=keypoints.score[rows],
-        track_id=keypoints.track_id[rows],
-        bbox_px=keypoints.bbox_px[rows],
-    )
-    return distinct, rows
+    return keypoints.only(rows), rows
