@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,10 @@ from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support, edge
 from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
 
-log = logging.getLogger(__name__)
-
 _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
 _MOST_EPOCHS = 8
+_CLEAR_WEIGHT = 0.8  # of the best peak; below it another offset is nearly as likely, and either would be a guess
+_CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 
 
@@ -150,9 +149,6 @@ def epipolar_pair(
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
 
 
-_CLEAR_WEIGHT = 0.8  # of the best peak; below it another offset is nearly as likely, and either would be a guess
-
-
 def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
     if e.modes[0].weight >= _CLEAR_WEIGHT:
         return e
@@ -216,9 +212,6 @@ def correlated_pair(
         a, b, (start + end) / 2, best.offset_s, best.sigma_s, "correlation", modes=modes, support=support
     )
     return PairEstimate((_unless_ambiguous(found),))
-
-
-_CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 
 
 def _parabola(curve: LagCurve, offset_s: float) -> tuple[float, float]:
