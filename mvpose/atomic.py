@@ -39,6 +39,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_text(name: object) -> bool:
+    """Tell whether a file name can stand in a text: Linux's may be any bytes, and Python reads them as surrogates."""
+    return str(name).encode(errors="replace").decode() == str(name)
+
+
 def _cannot_write(path: Path, error: OSError) -> WorkspaceError:
     return WorkspaceError(f"{path} cannot be written: {error.strerror or error}; free space or choose another --out")
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mvpose.atomic import is_text
 from mvpose.errors import SessionError
 from mvpose.frametimes import read_timestamps
 from mvpose.skeleton import SKELETONS
@@ -126,6 +127,9 @@ def open_session(path: Path) -> Session:
             f"{root} holds no camera. Put videos (<camera>.mp4, .mov, .mkv …) into {root / 'videos'} or {root}, "
             f"or keypoints (<camera>.npz, <camera>.json or <camera>_json/) into {root / 'keypoints'}."
         )
+    for name in names:
+        if not is_text(name):
+            raise SessionError(f"{root}: the file name of camera {name!a} is not UTF-8; rename the file.")
     toml = _read_toml(root / "session.toml")
     for name in toml.cameras:
         _require_known(f"{root / 'session.toml'}: camera", name, names)

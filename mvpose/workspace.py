@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mvpose import __version__
+from mvpose.atomic import is_text
 from mvpose.errors import FormatError, WorkspaceError
 from mvpose.formats.results import read_json, write_json
 
@@ -138,6 +139,8 @@ def open_workspace(root: Path, *, force: bool = False, options: Mapping[str, Any
         WorkspaceError: It cannot be written, a file stands in its place, or its ``run.json`` cannot be read, for
             instance because a newer version wrote it, and ``force`` is not set.
     """
+    if not is_text(root):  # C3D's writer, for one, could not open a file in it
+        raise WorkspaceError(f"the output folder's name {str(root)!a} is not UTF-8; choose another --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -510,6 +510,7 @@ def test_a_still_person_tells_no_time(mvpose, refused, tmp_path, noise):
     write_session(world, rng, tmp_path / "still", noise)
     argv = [tmp_path / "still", "--calib", tmp_path / "still" / "calib.json"]
     assert "fewer than two cameras" in refused("reconstruct", *argv)
+    assert len(read(tmp_path / "still" / "mvpose" / "run.json")["warnings"]) == 2  # though the command failed
     assert "fewer than two cameras" in refused("compare", *argv)
     ended = mvpose("sync", *argv)  # whose job is to say just that
     assert ended.code == 0
@@ -518,7 +519,6 @@ def test_a_still_person_tells_no_time(mvpose, refused, tmp_path, noise):
     assert len(clocks.clocks) == 1
     assert len(clocks.unsynchronised) == 2
     assert not (tmp_path / "still" / "mvpose" / "poses3d.npz").exists()
-    assert len(read(tmp_path / "still" / "mvpose" / "run.json")["warnings"]) == 2
 
 
 def test_broken_session_tomls(refused, session):
@@ -653,6 +653,21 @@ def test_a_terminal_without_our_letters_still_gets_its_result(mvpose_process, do
 def test_an_error_is_one_line_whatever_names_the_user_chose(refused, tmp_path):
     (tmp_path / "two\nlines").mkdir()
     assert "two lines" in refused("detect", tmp_path / "two\nlines")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_file_names_that_are_no_text(mvpose, refused, session):
+    odd = Path(os.fsdecode(os.fsencode(session.parent / "caf") + b"\xe9"))
+    session.rename(odd)
+    calib = odd / "calib.json"
+    assert "--out" in refused("reconstruct", odd, "--calib", calib)
+    out = odd.parent / "out"
+    ended = mvpose("reconstruct", odd, "--calib", calib, "--out", out)
+    assert ended.code == 0
+    assert "caf?" in (out / "run.json").read_text(encoding="utf-8")
+    assert (out / "report" / "index.html").is_file()
+    (odd / "keypoints" / "cam01.npz").rename(os.fsdecode(os.fsencode(odd / "keypoints") + b"/cam\xe9.npz"))
+    assert "not UTF-8" in refused("reconstruct", odd, "--calib", calib)
 
 
 def test_progress_on_a_terminal_is_one_line_that_is_rewritten(monkeypatch):

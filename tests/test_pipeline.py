@@ -18,7 +18,7 @@ from mvpose.formats.keypoints2d import read_npz
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
 from mvpose.sync.estimate import Hint
-from mvpose.workspace import open_workspace
+from mvpose.workspace import open_workspace, recorded_calib
 
 needs_mediapipe = pytest.mark.skipif(not mediapipe.is_installed(), reason="needs mediapipe to detect with")
 
@@ -69,6 +69,13 @@ def test_another_calibration_synchronises_anew_but_does_not_detect(done):
 def test_the_same_calibration_elsewhere_changes_nothing(done):
     (done / "calib.json").rename(done / "moved.json")
     assert run(done, calib=done / "moved.json", report=True) == set()
+
+
+def test_the_calibration_is_recorded_so_that_it_is_found_from_anywhere(done, monkeypatch):
+    monkeypatch.chdir(done)
+    run(done, calib=Path("calib.json"), units="m", fps=10.0)
+    monkeypatch.chdir("/")
+    assert recorded_calib(open_workspace(done / "mvpose")) == (done.resolve() / "calib.json", "m")
 
 
 def test_a_hint_synchronises_anew(done):

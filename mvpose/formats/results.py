@@ -47,7 +47,8 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
     """
     text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A path may hold what no text can; it must not cost the results that it lies beside.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 def plain(value: Any) -> Any:
