@@ -103,7 +103,8 @@ def _one_line(message: object) -> str:
 
 
 @contextmanager
-def _messages() -> Iterator[tuple[Progress, list[str]]]:
+def gathered_messages() -> Iterator[tuple[Progress, list[str]]]:
+    """Show what the library logs for as long as the block runs; yields the progress and the list of warnings."""
     progress = Progress()
     handler = _Messages(progress)
     logger = logging.getLogger("mvpose")
@@ -244,7 +245,7 @@ def _opened(
     from mvpose.pipeline import open_recording
     from mvpose.workspace import open_workspace
 
-    with _messages() as (progress, warnings):
+    with gathered_messages() as (progress, warnings):
         recording = open_recording(session, _settings(options))
         workspace = open_workspace(out or session / "mvpose", force=force, options=options)
         workspace.warnings = warnings
@@ -431,7 +432,7 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
     if not poses_file.is_file():
         raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
     poses = read_poses(poses_file)
-    with _messages() as (progress, _):
+    with gathered_messages() as (progress, _):
         if calib is None:
             calib, units = recorded_calib(workspace)
         rig = read_rig(calib, units=units).subset(poses.cameras)
@@ -455,7 +456,7 @@ def export(session: Path, out: Path | None, kind: str) -> None:
     workspace = Workspace(out or session / "mvpose")
     if not workspace.poses3d.is_file():
         raise SessionError(f"{workspace.poses3d} is not there; run mvpose reconstruct {session} first")
-    with _messages():
+    with gathered_messages():
         for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
             click.echo(str(path))
 
@@ -471,7 +472,7 @@ def convert_calib(source: Path, target: Path, to: str | None, units: Any) -> Non
 
     if to is not None and to not in FORMATS:
         raise click.BadParameter(f"{to!r} is not one of {', '.join(FORMATS)}", param_hint="--to")
-    with _messages():
+    with gathered_messages():
         rig = read_rig(source, units=units)
         write_rig(rig, target, to)
         click.echo(f"{len(rig)} cameras: {', '.join(rig.names)} → {target}")
@@ -489,7 +490,7 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
     """
     from mvpose.demo import run_demo, run_synthetic_demo
 
-    with _messages() as (progress, warnings):
+    with gathered_messages() as (progress, warnings):
         if synthetic:
             results = run_synthetic_demo(folder, progress, warnings)
         else:

@@ -1,6 +1,8 @@
 """The front door: what a user types, sees and finds on disk, and above all what happens to bad input."""
 
+import io
 import json
+import logging
 import os
 import pickle
 import re
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -16,7 +19,7 @@ import numpy as np
 import pytest
 
 from mvpose.calib.files import read_rig
-from mvpose.cli import cli
+from mvpose.cli import Progress, cli, gathered_messages
 from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
@@ -581,14 +584,14 @@ def test_a_full_disk_leaves_no_partial_file_and_nothing_is_lost(mvpose, mvpose_p
 needs_mediapipe = pytest.mark.skipif(not mediapipe.is_installed(), reason="needs mediapipe to detect with")
 
 
-def _until(process: subprocess.Popen, words: str) -> str:
-    """Read stderr up to a line that holds the words."""
-    read_so_far = ""
-    for line in process.stderr:
-        read_so_far += line
-        if words in line:
-            return read_so_far
-    raise AssertionError(f"{words!r} never came: {read_so_far}")
+def _wait_for(process: subprocess.Popen, path: Path, words: str) -> None:
+    """Wait until a file says something; 60 s at most."""
+    for _ in range(1200):
+        if path.is_file() and words in path.read_text():
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never said {words}")
 
 
 @needs_mediapipe
@@ -598,10 +601,9 @@ def test_an_interrupted_detection_goes_on_where_it_stopped(mvpose, mvpose_proces
     make_videos(session / "videos", cam01=10, cam02=800)
     argv = ["detect", session, "--detector", "mediapipe", "--jobs", jobs]
     process = mvpose_process(*argv, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    _until(process, "detect cam01: 10/10")
-    _until(process, "detect cam02: 80/")
+    _wait_for(process, session / "mvpose" / "run.json", "detect:cam01")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err
@@ -670,11 +672,19 @@ def test_file_names_that_are_no_text(mvpose, refused, session):
     assert "not UTF-8" in refused("reconstruct", odd, "--calib", calib)
 
 
+def test_everything_is_said_once_and_warnings_are_kept(capsys):
+    log = logging.getLogger("mvpose.somewhere")
+    with gathered_messages() as (_, warnings):
+        for _ in range(2):
+            log.warning("cam02 is\ndoubtful")
+            log.info("detector: %s", "mediapipe")
+        log.debug("of no interest")
+    log.info("nobody listens any more")
+    assert capsys.readouterr().err.splitlines() == ["warning: cam02 is doubtful", "detector: mediapipe"]
+    assert warnings == ["cam02 is doubtful"]
+
+
 def test_progress_on_a_terminal_is_one_line_that_is_rewritten(monkeypatch):
-    import io
-
-    from mvpose.cli import Progress
-
     class Terminal(io.StringIO):
         def isatty(self):
             return True

@@ -13,6 +13,7 @@ from mvpose.demo import FIRST_FRAMES, RECORDINGS, cut_apart, cut_clocks, fetch_r
 from mvpose.errors import MissingDependencyError, VideoError
 from mvpose.formats.keypoints2d import read_npz
 from mvpose.formats.results import read_clocks, read_poses
+from mvpose.pipeline import no_progress
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.synthetic.world import make_world
@@ -167,3 +168,6 @@ def test_the_synthetic_demo_repairs_its_world(mvpose, small_demo, tmp_path):
     assert again.out.splitlines()[0].startswith("synthetic, generated: 2 people")
     assert again.out.splitlines()[-1] == result["report"]
     assert "MPJPE" in again.out
+    warnings = ["of the recording before"]
+    (result,) = demo.run_synthetic_demo(tmp_path / "demo", no_progress, warnings)
+    assert "of the recording before" not in result.warnings
