@@ -39,29 +39,30 @@ class Progress:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._started: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._tenths: dict[str, int] = {}
         self._running: dict[str, str] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` is done."""
         with self._lock:
-            seconds = time.monotonic() - self._started.setdefault(what, time.monotonic())
             if sys.stderr.isatty():
-                self._rewrite(what, done, total, seconds)
+                self._rewrite(what, done, total)
             elif (tenth := 10 * done // max(total, 1)) != self._tenths.get(what, 0):
                 self._tenths[what] = tenth
                 sys.stderr.write(f"{what}: {done}/{total}\n")
             if done >= total:
-                for known in (self._started, self._tenths, self._running):
+                for known in (self._first, self._tenths, self._running):
                     known.pop(what, None)
             sys.stderr.flush()
 
-    def _rewrite(self, what: str, done: int, total: int, seconds: float) -> None:
+    def _rewrite(self, what: str, done: int, total: int) -> None:
         if done >= total:
-            sys.stderr.write(f"{_ERASE_LINE}{what}: {done}/{total} in {seconds:.0f} s\n")
+            sys.stderr.write(f"{_ERASE_LINE}{what}: {done}/{total}\n")
             return
-        left = f", about {seconds * (total - done) / done:.0f} s left" if done else ""
+        now = time.monotonic()
+        then, done_then = self._first.setdefault(what, (now, done))
+        left = f", about {(now - then) * (total - done) / (done - done_then):.0f} s left" if done > done_then else ""
         self._running[what] = f"{what}: {done}/{total}{left}"
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write(f"{_ERASE_LINE}{' · '.join(self._running.values())[:width]}")
@@ -272,17 +273,12 @@ def reconstruct(session: Path, out: Path | None, force: bool, as_json: bool, **o
     with _opened(session, out, force, options) as (recording, workspace, progress):
         pipeline.require_cameras(recording)
         keypoints = pipeline.detect(recording, workspace, progress)
-        pipeline.require_people(keypoints)
-        if recording.settings.synchronise:
-            offsets, clocks = pipeline.synchronise(recording, keypoints, workspace, progress)
-        else:
-            offsets, clocks = None, pipeline.taken_as_they_stand(recording, workspace)
-        poses = pipeline.fuse(recording, keypoints, clocks, workspace)
-        exported = pipeline.export(poses, workspace)
+        made = pipeline.reconstruct(recording, keypoints, workspace, progress)
+        exported = pipeline.export(made.poses, workspace)
         metrics = {}
         if recording.settings.synchronise:
-            metrics = compare(recording, keypoints, offsets, clocks, workspace, progress=progress)
-        _report_reconstruction(poses, clocks, metrics, workspace, exported, as_json)
+            metrics = compare(recording, keypoints, made.offsets, made.clocks, workspace, progress=progress)
+        _report_reconstruction(made.poses, made.clocks, metrics, workspace, exported, as_json)
 
 
 def _report_reconstruction(
@@ -393,10 +389,8 @@ def compare(
     with _opened(session, out, force, options) as (recording, workspace, progress):
         pipeline.require_cameras(recording)
         keypoints = pipeline.detect(recording, workspace, progress)
-        pipeline.require_people(keypoints)
-        offsets, clocks = pipeline.synchronise(recording, keypoints, workspace, progress)
-        pipeline.fuse(recording, keypoints, clocks, workspace)
-        metrics = compare_variants(recording, keypoints, offsets, clocks, workspace, known, progress)
+        made = pipeline.reconstruct(recording, keypoints, workspace, progress)
+        metrics = compare_variants(recording, keypoints, made.offsets, made.clocks, workspace, known, progress)
         if as_json:
             _print_json({"metrics": metrics, "report": str(workspace.report), "warnings": workspace.warnings})
             return
