@@ -138,13 +138,12 @@ def _repair(
     workspace = open_workspace(session / "mvpose", options={"calib": settings.calib})
     workspace.warnings = warnings
     keypoints = pipeline.detect(recording, workspace, progress)
-    offsets, clocks = pipeline.synchronise(recording, keypoints, workspace, progress)
-    poses = pipeline.fuse(recording, keypoints, clocks, workspace)
-    pipeline.export(poses, workspace)
-    metrics = compare(recording, keypoints, offsets, clocks, workspace, truth, progress)
+    made = pipeline.reconstruct(recording, keypoints, workspace, progress)
+    pipeline.export(made.poses, workspace)
+    metrics = compare(recording, keypoints, made.offsets, made.clocks, workspace, truth, progress)
     workspace.save()
     assert truth.clocks is not None
-    return DemoResult(session.name, what, clocks, truth.clocks, metrics, workspace.report, tuple(warnings))
+    return DemoResult(session.name, what, made.clocks, truth.clocks, metrics, workspace.report, tuple(warnings))
 
 
 def cut_apart(source: Path, target: Path, first: Mapping[str, int], every: int) -> None:

@@ -33,7 +33,7 @@ from mvpose.formats.results import (
     write_poses,
 )
 from mvpose.keypoints import AlignedKeypoints, Keypoints2D
-from mvpose.poses import Poses3D
+from mvpose.poses import Poses3D, Reconstruction
 from mvpose.recon.align import align, timeline
 from mvpose.recon.associate import associate
 from mvpose.recon.identify import by_identity, identified
@@ -432,6 +432,28 @@ def taken_as_they_stand(recording: Recording, workspace: Workspace) -> Clocks:
     # Estimated clocks stood under this name before; the next run must not take these for them.
     workspace.finish("sync", digest_of("as they stand", clock_values(plain)), [workspace.clocks], 0.0)
     return plain
+
+
+def reconstruct(
+    recording: Recording,
+    keypoints: Mapping[str, Keypoints2D],
+    workspace: Workspace,
+    progress: Progress = no_progress,
+) -> Reconstruction:
+    """Take keypoints to 3D: clocks (estimated, unless told not to), then poses; both saved.
+
+    Raises:
+        SyncError: Nobody is seen, or fewer than two cameras share a clock.
+        ReconstructionError: There is no calibration, or nobody is seen by two cameras at once.
+    """
+    require_people(keypoints)
+    offsets: OffsetGraph | None = None
+    if recording.settings.synchronise:
+        offsets, clocks = synchronise(recording, keypoints, workspace, progress)
+    else:
+        clocks = taken_as_they_stand(recording, workspace)
+    poses = fuse(recording, keypoints, clocks, workspace)
+    return Reconstruction(poses, _calibrated(recording).subset(poses.cameras), clocks, offsets, workspace.options)
 
 
 def require_people(keypoints: Mapping[str, Keypoints2D]) -> None:
