@@ -33,12 +33,14 @@ class Match:
     Attributes:
         time_s: (n,) times on a's clock.
         xy_a: (n, J, 2) normalised positions in a.
+        velocity_a: (n, J, 2) their smoothed velocities, per second.
         sigma_a: (n, 1) noise of a joint in a, normalised units.
         track_b: The person in b.
     """
 
     time_s: np.ndarray
     xy_a: np.ndarray
+    velocity_a: np.ndarray
     sigma_a: np.ndarray
     track_b: Trajectory
 
@@ -101,7 +103,7 @@ def _match(a: Trajectory, b: Trajectory, start: float, end: float) -> Match:
     # A little beyond the overlap, so that it does not change with the offset during the refinement.
     time = np.arange(max(a.start_s, start - 0.3), min(a.end_s, end + 0.3), SAMPLE_STEP_S)
     xy, size = a.at(time)
-    return Match(time, xy, NOISE * size[:, None], b)
+    return Match(time, xy, a.velocity_at(time), NOISE * size[:, None], b)
 
 
 def _residuals(match: Match, E: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
@@ -110,14 +112,17 @@ def _residuals(match: Match, E: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
     return epipolar_residual(match.xy_a, xy_b, E, match.sigma_a, NOISE * size_b[:, None])
 
 
-def _gradient(match: Match, E: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
-    """Return the residuals' derivative (n, J) by the offset, along b's smoothed velocity, per second."""
+def _gradients(match: Match, E: np.ndarray, offset_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how the residuals change per second (n, J) as b moves on along its smoothed velocity, and as a does."""
     xy_b, size_b = match.track_b.at(match.time_s + offset_s)
-    step = 1e-3 * match.track_b.velocity_at(match.time_s + offset_s)
     sigma_b = NOISE * size_b[:, None]
-    ahead = epipolar_residual(match.xy_a, xy_b + step, E, match.sigma_a, sigma_b)
-    behind = epipolar_residual(match.xy_a, xy_b - step, E, match.sigma_a, sigma_b)
-    return (ahead - behind) / 2e-3
+
+    def slope(step_a: np.ndarray | float, step_b: np.ndarray | float) -> np.ndarray:
+        ahead = epipolar_residual(match.xy_a + step_a, xy_b + step_b, E, match.sigma_a, sigma_b)
+        behind = epipolar_residual(match.xy_a - step_a, xy_b - step_b, E, match.sigma_a, sigma_b)
+        return (ahead - behind) / 2e-3
+
+    return slope(0.0, 1e-3 * match.track_b.velocity_at(match.time_s + offset_s)), slope(1e-3 * match.velocity_a, 0.0)
 
 
 def basin(
@@ -126,7 +131,7 @@ def basin(
     """Return the offset with the least mean robust cost within ``reach_s`` of a guess, and that cost."""
     offsets = around_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
     thin = max(1, sum(len(m.time_s) for m in matches) // 1500)
-    thinned = [Match(m.time_s[::thin], m.xy_a[::thin], m.sigma_a[::thin], m.track_b) for m in matches]
+    thinned = [_rows(m, slice(None, None, thin)) for m in matches]
     cost = np.array(
         [
             np.nanmean(np.concatenate([robust_cost(_residuals(m, E, np.asarray(o))).ravel() for m in thinned]))
@@ -148,7 +153,8 @@ def fit_offset(
     """Solve the robust normal equations ``Σ w g r = 0`` for the offset, and its drift if wanted.
 
     ``r`` is the epipolar residual and ``g`` its derivative along the *smoothed* velocity of b. The velocity's own noise
-    must not weigh in: taken as it is, it passes for motion, and the sum of its squares for information.
+    must not weigh in: taken as it is, it passes for motion, and the sum of its squares for information. What both
+    cameras see move counts, whose errors are their own: the product of the derivatives along either's velocity.
 
     Args:
         matches: People seen by both cameras.
@@ -158,9 +164,9 @@ def fit_offset(
         fit_drift: Whether the drift is free (with a prior of ±200 ppm) or stays as it is.
 
     Returns:
-        The fit; its sigma is the sandwich of block scores and the slope of the equations, so that residuals which are
+        The fit; its sigma is the sandwich of block scores and the common motion, so that residuals which are
         correlated within two seconds and among joints are not counted as new. None if it does not converge or nothing
-        moves across epipolar lines.
+        moves across epipolar lines in both views.
     """
     at_s, offset, drift = start
     cut = [m for m in (_within(m, *window) for m in matches) if len(m.time_s)]
@@ -174,7 +180,8 @@ def fit_offset(
 
     for _ in range(15):
         r = residuals()
-        g = np.concatenate([_gradient(m, E, offset + drift * (m.time_s - at_s)) for m in cut])
+        gradients = [_gradients(m, E, offset + drift * (m.time_s - at_s)) for m in cut]
+        g, g_a = (np.concatenate(part) for part in zip(*gradients, strict=True))
         seen = np.isfinite(r) & np.isfinite(g)
         if seen.sum() < 30:
             return None
@@ -192,12 +199,16 @@ def fit_offset(
             break
     if abs(offset - start[1]) > 0.5:
         return None
+    # Where a moves as b does, their parts of the derivative cancel; where only the noise moves, they are unrelated.
+    motion = -float((weight * g * np.nan_to_num(g_a)).sum())
+    if motion <= 0.1 * information.sum():
+        return None
     centre = float((information * time).sum() / information.sum())
     return PairFit(
         at_s=centre,
         offset_s=offset + drift * (centre - at_s),
         drift=drift,
-        sigma_s=float(_UNMODELLED * np.sqrt(_score_variance(time, score, information)) / slope.sum()),
+        sigma_s=float(_UNMODELLED * np.sqrt(_score_variance(time, score, information)) / motion),
         cost=float(robust_cost(r)[seen].mean()),
         seconds=len(time) * SAMPLE_STEP_S,
         joints=int(seen.sum()),
@@ -218,8 +229,11 @@ def _newton_step(score: np.ndarray, slope: np.ndarray, lever: np.ndarray, drift:
 
 
 def _within(match: Match, low: float, high: float) -> Match:
-    keep = (match.time_s >= low) & (match.time_s < high)
-    return Match(match.time_s[keep], match.xy_a[keep], match.sigma_a[keep], match.track_b)
+    return _rows(match, (match.time_s >= low) & (match.time_s < high))
+
+
+def _rows(match: Match, keep: np.ndarray | slice) -> Match:
+    return Match(match.time_s[keep], match.xy_a[keep], match.velocity_a[keep], match.sigma_a[keep], match.track_b)
 
 
 def _joint_spread(residual: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -226,6 +226,14 @@ def test_distance_and_focal_length_do_not_matter_to_the_correlation():
     assert best(correlation_search([a], [near])) == pytest.approx(best(correlation_search([a], [b])))
 
 
+def test_the_fastest_person_gives_the_signal():
+    mover = blink(0.0, 30.0)
+    still = Trajectory(0.0, np.zeros_like(mover.xy), np.zeros_like(mover.xy), mover.size)
+    alone = best(correlation_search([mover], [mover]))
+    for people in ([still, mover], [mover, still]):
+        assert best(correlation_search(people, [mover])) == alone
+
+
 def test_unrelated_signals_do_not_correlate():
     for seed in range(1, 6):
         curve = correlation_search([blink(0.0, 40.0)], [blink(0.0, 40.0, seed=seed)])

@@ -7,7 +7,10 @@ from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.keypoints import Keypoints2D
 from mvpose.skeleton import skeleton_of
-from mvpose.sync.estimate import Hint, estimate_offsets
+from mvpose.sync.coarse import epipolar_search
+from mvpose.sync.estimate import Hint, epipolar_pair, estimate_offsets
+from mvpose.sync.offsets import Mode
+from mvpose.sync.trajectories import STEP_S, Trajectory
 from mvpose.synthetic.motion import generate_motion, still_motion, walking_in_place
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -191,10 +194,30 @@ def test_detections_as_noisy_as_real_ones_give_honest_offsets(make):
         (sigma,) = (c.sigma_at_epoch_s for n, c in clocks.clocks.items() if n != clocks.reference)
         errors.append(abs(error))
         z.append(error / sigma)
-    # Measured on 40 others: median 4.2 ms, at most 18 ms, root mean square z 1.12. White noise would give a third.
+    # Measured on 40 others: median 3.3 ms, at most 17 ms, root mean square z 1.09. White noise would give a third.
     assert 1.5e-3 < np.median(errors) < 8e-3
     assert max(errors) < 0.04
     assert 0.7 < np.sqrt(np.mean(np.square(z))) < 1.6
+
+
+def test_slow_people_tell_less_and_the_sigmas_say_so(make):
+    # Six times as slow, noise makes most of the velocities. Measured on 30 others: root mean square z 1.35; with the
+    # noise's velocities counted as motion it was 4.
+    def tai_chi(rng, duration_s):
+        quick = generate_motion(rng, duration_s / 6)
+        return replace(quick, time_s=6 * quick.time_s)
+
+    z, sigmas = [], []
+    for seed in range(8):
+        recording = make(800 + seed, 15.0, (0.0, 0.5123), motion=tai_chi, noisy=True)
+        _, clocks = recording.solve()
+        for name, error in recording.errors_s(clocks).items():
+            sigmas.append(clocks[name].sigma_at_epoch_s)
+            z.append(error / sigmas[-1])
+            assert clocks[name].verdict == ("doubtful" if sigmas[-1] > 0.02 else "good")
+    assert len(z) >= 3
+    assert 0.3 < np.sqrt(np.mean(np.square(z))) < 2.2
+    assert 0.015 < np.median(sigmas) < 0.1
 
 
 def test_cycles_of_noisy_offsets_nearly_close(noisy):
@@ -264,6 +287,34 @@ def test_walking_on_slowly_tells_which_step_it_was(make):
         assert max(map(abs, recording.errors_s(clocks).values())) < 0.03
 
 
+def test_rival_steps_keep_their_distance_at_every_epoch(make):
+    recording = make(2, 46.0, (0.0, 0.8765), motion=walking_in_place, ppm=(0, 150))
+    edges = recording.solve()[0].edges
+    assert len(edges) == 2
+    assert edges[0].offset_s != pytest.approx(edges[1].offset_s, abs=1e-3)  # the drift
+    for first, second in zip(*(e.modes for e in edges), strict=True):
+        assert first.offset_s - edges[0].offset_s == pytest.approx(second.offset_s - edges[1].offset_s, abs=1e-9)
+
+
+def test_peaks_on_the_slopes_of_one_basin_are_no_rivals():
+    # Nine seconds of slow motion agree for half a second round the offset; E is that of a rectified pair.
+    t = np.arange(0, 9, STEP_S)[:, None]
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, 6)
+    angle = 2 * np.pi * 0.04 * t + phase
+    height, speed = 0.8 * np.sin(angle), 0.8 * 2 * np.pi * 0.04 * np.cos(angle)
+    person = Trajectory(
+        0.0,
+        np.stack([0 * height, height], axis=-1),
+        np.stack([0 * speed, speed], axis=-1),
+        np.ones(len(t)),
+    )
+    E = np.array([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    assert len([p for p in epipolar_search([person], [person], E).peaks() if p.evidence > 5]) > 1
+    (e,) = epipolar_pair(A, B, [person], [person], E).edges
+    assert e.modes == (Mode(e.offset_s, e.sigma_s, 1.0),)
+    assert e.offset_s == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_hint_says_which_step(make):
     recording = make(2, 9.0, (0.0, 0.8765), motion=walking_in_place, noisy=True)
     hints = {A: Hint(0.0, 0.0), B: Hint(0.9, 0.15)}
@@ -277,12 +328,13 @@ def test_a_hint_says_which_step(make):
 
 
 def test_unrelated_recordings_give_no_clock(make):
-    # Measured on 620 pairs of 3 to 60 s: 1 % passed, all on a common time of a few seconds at their ends.
+    # Measured on 508 pairs of 3 to 30 s: 1 % passed, on a few seconds at their ends, and none of them as good.
     accepted = 0
     for seed in range(8):
         one, two = make(200 + seed, noisy=True), make(300 + seed, noisy=True)
         graph, clocks = one.seen(**{B: two.keypoints[B]}).solve()
         accepted += len(clocks.clocks) - 1
+        assert all(c.verdict == "doubtful" for n, c in clocks.clocks.items() if n != clocks.reference)
         if not graph.edges:
             assert "nobody in its view moves as anybody in" in next(iter(clocks.unsynchronised.values()))
     assert accepted <= 1
@@ -313,9 +365,9 @@ def two_people(rng, duration_s):
 
 
 def only(recording, camera, person, noise=None):
-    """Return what a camera reports of one of its people."""
+    """Return what a camera reports of one of its people; None: of all."""
     seen = observe_labelled(recording.world, np.random.default_rng(0), noise)[camera]
-    k, keep = seen.keypoints, seen.truth_person == person
+    k, keep = seen.keypoints, (seen.truth_person == person) | (person is None)
     counts = np.bincount(k.frame_index[keep], minlength=k.n_frames)
     return replace(
         k,
@@ -336,16 +388,18 @@ def test_of_people_whom_one_camera_sees_alone_nothing_is_learnt_and_nothing_lost
     assert len(strangers.clocks) == 1
 
 
-def test_two_people_tell_more_than_either(make):
-    both = make(7, 8.0, (0.0, 0.5), motion=two_people)
-    noise = DetectorNoise()
-    pair = both.seen(**{n: observe_labelled(both.world, np.random.default_rng(0), noise)[n].keypoints for n in (A, B)})
-    together = pair.solve()[0].edges[0]
-    for person in (0, 1):
-        alone = both.seen(**{n: only(both, n, person, noise) for n in (A, B)}).solve()[0].edges[0]
-        assert together.sigma_s < alone.sigma_s
-        assert together.support.seconds > 1.5 * alone.support.seconds
-        assert together.support.joints > 1.5 * alone.support.joints
+def test_two_people_tell_more_than_one(make):
+    together, alone = [], []
+    for seed in (7, 8, 9):
+        crowd = make(seed, 8.0, (0.0, 0.5), motion=two_people)
+        for person, into in ((None, together), (0, alone), (1, alone)):
+            seen = {n: only(crowd, n, person, DetectorNoise()) for n in (A, B)}
+            into.append(crowd.seen(**seen).solve()[0].edges[0])
+    # Twice the evidence: about √½ of the sigma, measured 0.60.
+    ratio = np.mean([e.sigma_s for e in together]) / np.mean([e.sigma_s for e in alone])
+    assert 0.45 < ratio < 0.85
+    assert np.mean([e.support.seconds for e in together]) > 1.5 * np.mean([e.support.seconds for e in alone])
+    assert np.mean([e.support.joints for e in together]) > 1.5 * np.mean([e.support.joints for e in alone])
 
 
 # Degenerate input.
@@ -458,6 +512,14 @@ def test_without_a_calibration_speeds_tell_the_offset(make):
         assert e.support.seconds == pytest.approx(overlap, abs=1.5)
         assert e.at_s == pytest.approx(60 - overlap / 2, abs=1.5)
         assert e.support.joints == 13
+
+
+def test_a_perfect_correlation_is_as_uncertain_as_two_views_of_one_movement(make):
+    recording = make(9, 40.0, (0.0, 0.0), (30, 30))
+    same = replace(recording, keypoints={n: replace(recording.keypoints[A], camera=n) for n in (A, B)})
+    _, clocks = same.solve(calibrated=False, reference=A)
+    assert clocks[B].offset_s == pytest.approx(0.0, abs=1e-6)
+    assert 0.02 < same.solve(calibrated=False)[0].edges[0].sigma_s < 0.022
 
 
 def test_without_a_calibration_unrelated_recordings_give_no_clock(make):
