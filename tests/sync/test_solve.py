@@ -283,6 +283,12 @@ def test_a_small_error_is_found_against_the_others_sigmas():
     assert graph.edges[0].reason.endswith("from what the other edges say, at a sigma of 1.0 ms")
 
 
+def test_a_few_milliseconds_that_no_sigma_knows_of_throw_out_nothing():
+    edges = complete(true_clocks(OFFSETS), sigma_s=5e-4)
+    edges[0] = replace(edges[0], offset_s=edges[0].offset_s + 0.009, modes=())
+    assert not rejected(solve(edges)[0])
+
+
 def test_a_disagreement_within_the_sigmas_stays():
     edges = complete(true_clocks(OFFSETS), sigma_s=0.01)
     edges[0] = replace(edges[0], offset_s=edges[0].offset_s + 0.03, modes=())
@@ -340,10 +346,11 @@ def test_two_wrong_edges_of_five_cameras_are_named():
     assert_are(found, clocks)
 
 
-def test_a_wrong_epoch_of_a_good_pair_is_left_out_alone():
+@pytest.mark.parametrize("error", [0.08, 1.1, -1.1])
+def test_a_wrong_epoch_of_a_good_pair_is_left_out_alone(error):
     clocks = true_clocks(OFFSETS)
     edges = [e for t in (10.0, 30.0, 50.0) for e in complete(clocks, at_s=t)]
-    edges[0] = replace(edges[0], offset_s=edges[0].offset_s + 0.08, modes=())
+    edges[0] = replace(edges[0], offset_s=edges[0].offset_s + error, modes=())
     graph, found = solve(edges)
     assert [e for e in graph.edges if not e.accepted] == [graph.edges[0]]
     assert "from what the other edges say" in graph.edges[0].reason
@@ -394,6 +401,15 @@ def test_a_measurement_overrules_a_wrong_hint_and_outweighs_a_right_one():
         assert bool(graph.edges[-1].reason) != kept
         assert rejected(graph) == (set() if kept else {"ab"})
         assert_are(found, clocks, atol=1e-4)
+
+
+def test_a_hint_that_is_too_sure_of_itself_is_no_better_than_a_measurement():
+    clocks = true_clocks({n: OFFSETS[n] for n in "ab"})
+    hint = measure(clocks, "a", "b", sigma_s=0.001, error_s=3.0, method="hint")
+    graph, found = solve([measure(clocks, "a", "b"), hint], "ab")
+    assert [e.accepted for e in graph.edges] == [True, False]
+    assert graph.edges[1].reason == "contradicts the other pairs by 3.00 s"
+    assert_are(found, clocks)
 
 
 # Refusals and doubts.
