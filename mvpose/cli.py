@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import shutil
 import sys
 import threading
@@ -177,6 +178,17 @@ def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
     return attach
 
 
+class _Finite(click.FloatRange):
+    """A number within bounds; "nan" and "inf" are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse and check."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 _PATH = click.Path(path_type=Path)
 _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "calib": click.option("--calib", type=_PATH, help="Calibration of the cameras, in any known format."),
@@ -207,14 +219,16 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "sync": click.option("--no-sync", is_flag=True, help="Take every camera's own time as it stands."),
     "fps": click.option(
         "--fps",
-        type=click.FloatRange(0, 1000, min_open=True),
+        type=_Finite(0, 1000, min_open=True),
         metavar="F",
         help="3D poses a second.  [default: the reference camera's]",
     ),
     "start": click.option(
-        "--start", "start_s", type=float, metavar="S", help="First session time to reconstruct, seconds."
+        "--start", "start_s", type=_Finite(), metavar="S", help="First session time to reconstruct, seconds."
     ),
-    "end": click.option("--end", "end_s", type=float, metavar="S", help="Last session time to reconstruct, seconds."),
+    "end": click.option(
+        "--end", "end_s", type=_Finite(), metavar="S", help="Last session time to reconstruct, seconds."
+    ),
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
     "skip": click.option("--skip", multiple=True, metavar="CAM", help="Leave a camera out; may be repeated."),
@@ -423,10 +437,9 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
 
     workspace = Workspace(out or session / "mvpose")
     poses_file = workspace.poses3d_raw if raw else workspace.poses3d
-    if not poses_file.is_file():
-        raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
-    poses = read_poses(poses_file)
     with gathered_messages() as (progress, _):
+        _require_made(poses_file, workspace, session)
+        poses = read_poses(poses_file)
         if calib is None:
             calib, units = recorded_calib(workspace)
         rig = read_rig(calib, units=units).subset(poses.cameras)
@@ -448,11 +461,20 @@ def export(session: Path, out: Path | None, kind: str) -> None:
     from mvpose.workspace import Workspace
 
     workspace = Workspace(out or session / "mvpose")
-    if not workspace.poses3d.is_file():
-        raise SessionError(f"{workspace.poses3d} is not there; run mvpose reconstruct {session} first")
     with gathered_messages():
+        _require_made(workspace.poses3d, workspace, session)
         for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
             click.echo(str(path))
+
+
+def _require_made(poses_file: Path, workspace: Workspace, session: Path) -> None:
+    """Refuse poses that are not there, and warn of those that a later synchronisation has left behind."""
+    if not poses_file.is_file():
+        raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
+    if workspace.clocks.is_file() and workspace.clocks.stat().st_mtime > poses_file.stat().st_mtime:
+        logging.getLogger(__name__).warning(
+            "%s is older than clocks.json, so perhaps made with other clocks; run mvpose reconstruct again", poses_file
+        )
 
 
 @cli.command("convert-calib", short_help="Turn one calibration format into another.")
@@ -514,7 +536,14 @@ def _clocks_json(clocks: Clocks) -> dict[str, Any]:
     return {
         "reference": clocks.reference,
         "clocks": {
-            name: {"offset_s": c.offset_s, "rate": c.rate, "sigma_at_epoch_s": c.sigma_at_epoch_s, "verdict": c.verdict}
+            name: {
+                "offset_s": c.offset_s,
+                "rate": c.rate,
+                "epoch_s": c.epoch_s,
+                "offset_at_epoch_s": c.offset_at_epoch_s,
+                "sigma_at_epoch_s": c.sigma_at_epoch_s,
+                "verdict": c.verdict,
+            }
             for name, c in clocks.clocks.items()
         },
         "unsynchronised": dict(clocks.unsynchronised),
@@ -529,9 +558,8 @@ def _print_clocks(clocks: Clocks) -> None:
             continue
         drift = f"{1e6 * (c.rate - 1):+.1f} ppm" if c.rate_fitted else ""
         verdict = f"{c.verdict}: {c.why}" if c.why else c.verdict
-        click.echo(
-            f"{name:<{width}}  {c.offset_s:+10.4f} s  ± {1e3 * c.sigma_at_epoch_s:5.1f} ms  {drift:>10}  {verdict}"
-        )
+        sigma = f"± {1e3 * c.sigma_at_epoch_s:5.1f} ms" if c.cov.any() else "not estimated"
+        click.echo(f"{name:<{width}}  {c.offset_at_epoch_s:+10.4f} s  {sigma}  {drift:>10}  {verdict}")
     for name, why in clocks.unsynchronised.items():
         click.echo(f"{name:<{width}}  no clock: {why}")
 

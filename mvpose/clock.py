@@ -64,6 +64,11 @@ class Clock:
         return np.sqrt(np.maximum(at_zero + 2 * t * self.cov[0, 1] + growth, rounding))
 
     @property
+    def offset_at_epoch_s(self) -> float:
+        """Session time minus camera time in the middle of the recording, seconds: what ``sigma_at_epoch_s`` is of."""
+        return float(self.to_session(self.epoch_s)) - self.epoch_s
+
+    @property
     def sigma_at_epoch_s(self) -> float:
         """The figure to quote to people."""
         return float(self.sigma_s(self.epoch_s))

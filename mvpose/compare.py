@@ -94,6 +94,11 @@ def compare(
     """
     assert recording.rig is not None
     truth = truth or Truth()
+    if truth.poses is not None and truth.clocks is None and recording.reference is None:
+        raise FormatError(
+            "true poses alone do not say on whose time they are: give the true clocks.json beside them, or name the "
+            "camera with --reference"
+        )
     digest = _digest(recording, keypoints, clocks, truth, workspace)
     if workspace.is_current("compare", digest):
         return workspace.read(read_metrics, workspace.metrics)

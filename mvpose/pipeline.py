@@ -84,13 +84,17 @@ class Recording:
     settings: Settings
 
     @property
+    def reference(self) -> str | None:
+        """The camera whose time the user wants to be the session's."""
+        return self.settings.reference or self.session.reference
+
+    @property
     def hints(self) -> dict[str, Hint]:
         """What the user knows of the clocks; the reference is certain as soon as another camera has a hint."""
         hints = {
             c.name: Hint(c.offset_hint_s, c.hint_sigma_s) for c in self.session.cameras if c.offset_hint_s is not None
         }
-        reference = self.settings.reference or self.session.reference
-        return {reference: Hint(0.0, 0.0), **hints} if reference and hints else hints
+        return {self.reference: Hint(0.0, 0.0), **hints} if self.reference and hints else hints
 
 
 def open_recording(path: Path, settings: Settings) -> Recording:
@@ -112,7 +116,20 @@ def open_recording(path: Path, settings: Settings) -> Recording:
     videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
     if rig is not None:
         rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
-    return Recording(session, videos, rig, settings)
+    recording = Recording(session, videos, rig, settings)
+    if len(recording.hints) == 1:
+        log.warning(
+            "offset_hint_s of %s is not used: it says nothing without a camera that it counts from; name that one as "
+            "reference",
+            *recording.hints,
+        )
+    shuttered = [source.name for source in session.cameras if source.rolling_shutter_s is not None]
+    if shuttered:
+        log.warning(
+            "rolling_shutter_s of %s is not used yet: all rows of a frame are taken to be exposed at once",
+            ", ".join(shuttered),
+        )
+    return recording
 
 
 def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig:
@@ -250,7 +267,7 @@ def synchronise(
     recording: Recording, keypoints: Mapping[str, Keypoints2D], workspace: Workspace, progress: Progress = no_progress
 ) -> tuple[OffsetGraph, Clocks]:
     """Estimate all pairs, solve for the clocks, and name whoever has none."""
-    reference = recording.settings.reference or recording.session.reference
+    reference = recording.reference
     rig = recording.rig
     hints = recording.hints
     digest = digest_of(keypoint_digests(keypoints, workspace), rig_digest(rig), reference, sorted(hints.items()))
@@ -267,6 +284,9 @@ def synchronise(
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
+    for e in graph.edges:
+        if e.method == "hint" and not e.accepted:
+            log.warning("what offset_hint_s says of %s and %s is not used: it %s", e.a, e.b, e.reason)
     for name, why in clocks.unsynchronised.items():
         log.warning(
             "%s is not synchronised: %s. It is left out; check that it shows the same people, or give "
@@ -422,14 +442,16 @@ def raw_clocks(recording: Recording, clocks: Clocks) -> Clocks:
 
 def taken_as_they_stand(recording: Recording, workspace: Workspace) -> Clocks:
     """Return and save clocks for ``--no-sync``: each camera's own time, with a verdict that says so."""
-    reference = recording.settings.reference or recording.session.reference or recording.session.names[0]
+    reference = recording.reference or recording.session.names[0]
     names = [reference, *(n for n in recording.session.names if n != reference)]
     plain = unsynchronised_clocks(names)
     why = "taken as it stands (--no-sync)"
     clocks = {n: c if n == reference else replace(c, verdict="doubtful", why=why) for n, c in plain.clocks.items()}
     plain = replace(plain, clocks=clocks)
+    # What an earlier run estimated and compared would stand beside clocks that it does not belong to.
+    workspace.forget("sync")
+    workspace.forget("compare")
     write_clocks(plain, workspace.clocks)
-    # Estimated clocks stood under this name before; the next run must not take these for them.
     workspace.finish("sync", digest_of("as they stand", clock_values(plain)), [workspace.clocks], 0.0)
     return plain
 

@@ -118,6 +118,13 @@ class Workspace:
         }
         self.save()
 
+    def forget(self, stage: str) -> None:
+        """Remove what a stage made, if it ran."""
+        for path in self.files(stage):
+            if path.resolve().is_relative_to(self.root.resolve()):  # run.json may have come from anywhere
+                path.unlink(missing_ok=True)
+        self.stages.pop(stage, None)
+
     def save(self) -> None:
         """Write run.json."""
         write_json(

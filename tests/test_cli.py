@@ -141,8 +141,10 @@ def test_json_is_one_object_on_stdout(mvpose, done):
     reference = ["--reference", "cam01"]
     answer = json.loads(mvpose("reconstruct", done, *calib, *reference, "--json").out)
     assert answer["people"] == 1
-    assert answer["clocks"]["clocks"]["cam01"] == {
-        "offset_s": 0.0, "rate": 1.0, "sigma_at_epoch_s": 0.0, "verdict": "good"
+    reference_clock = answer["clocks"]["clocks"]["cam01"]
+    assert reference_clock.pop("epoch_s") > 1
+    assert reference_clock == {
+        "offset_s": 0.0, "rate": 1.0, "offset_at_epoch_s": 0.0, "sigma_at_epoch_s": 0.0, "verdict": "good"
     }  # fmt: skip
     assert all(Path(path).is_file() for path in answer["files"])
     assert answer["warnings"] == []
@@ -154,6 +156,64 @@ def test_json_is_one_object_on_stdout(mvpose, done):
     assert set(answer["clocks"]) == {"cam01", "cam02", "cam03"}
     answer = json.loads(mvpose("compare", done, *calib, *reference, "--json").out)
     assert answer["metrics"]["synced"]["n_people"] == 1
+
+
+@pytest.mark.parametrize("flag", ["--start", "--end", "--fps"])
+@pytest.mark.parametrize("value", ["nan", "inf", "abc"])
+def test_what_is_no_number_is_a_wrong_flag(mvpose, session, flag, value):
+    assert mvpose("reconstruct", session, "--calib", session / "calib.json", flag, value).code == 2
+
+
+def test_a_hint_that_nothing_counts_from_is_named(mvpose, session):
+    (session / "session.toml").write_text("[cameras.cam02]\noffset_hint_s = 0.5\n")
+    warnings = mvpose("sync", session, "--calib", session / "calib.json").warnings
+    assert any("offset_hint_s of cam02 is not used" in line and "reference" in line for line in warnings)
+
+
+def test_a_hint_that_the_video_contradicts_is_named(mvpose, session):
+    (session / "session.toml").write_text(
+        "reference = 'cam01'\n[cameras.cam02]\noffset_hint_s = 40.0\nhint_sigma_s = 0.05\n"
+    )
+    warnings = mvpose("sync", session, "--calib", session / "calib.json").warnings
+    assert any("cam01 and cam02 is not used" in line and "contradicts" in line for line in warnings)
+
+
+def test_a_rolling_shutter_is_said_to_be_unused(mvpose, session):
+    (session / "session.toml").write_text("[cameras.cam02]\nrolling_shutter_s = 0.011\n")
+    assert any("rolling_shutter_s of cam02" in line for line in mvpose("detect", session).warnings)
+
+
+def test_without_sync_nothing_of_an_earlier_synchronisation_is_left(mvpose, done):
+    out = done / "mvpose"
+    assert (out / "offsets.json").is_file() and (out / "report" / "index.html").is_file()
+    ended = mvpose("reconstruct", done, "--calib", done / "calib.json", "--no-sync", "--reference", "cam01")
+    assert ended.code == 0 and "± " not in ended.out
+    for gone in ("offsets.json", "report/index.html", "report/metrics.json", "poses3d_raw.npz"):
+        assert not (out / gone).exists()
+    assert mvpose("reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01").code == 0
+    assert (out / "report" / "index.html").is_file()
+
+
+def test_a_record_cannot_make_files_outside_disappear(mvpose, done):
+    record = done / "mvpose" / "run.json"
+    content = json.loads(record.read_text())
+    content["stages"]["compare"]["files"] = ["../calib.json"]
+    record.write_text(json.dumps(content))
+    assert mvpose("reconstruct", done, "--calib", done / "calib.json", "--no-sync").code == 0
+    assert (done / "calib.json").is_file()
+
+
+def test_true_poses_alone_need_a_reference(mvpose, refused, done):
+    given = ["compare", done, "--calib", done / "calib.json", "--truth", done / "truth_poses3d.npz"]
+    assert "--reference" in refused(*given)
+    assert mvpose(*given, "--reference", "cam01").code == 0
+
+
+def test_poses_that_newer_clocks_have_left_behind_are_named(mvpose, done):
+    clocks = done / "mvpose" / "clocks.json"
+    later = (done / "mvpose" / "poses3d.npz").stat().st_mtime + 5
+    os.utime(clocks, (later, later))
+    assert any("older than clocks.json" in line for line in mvpose("export", done, "--to", "csv").warnings)
 
 
 def test_without_sync_every_camera_keeps_its_own_time(mvpose, session):
@@ -196,7 +256,7 @@ def test_fps_start_end_and_smoothing_shape_the_timeline(mvpose, done):
 @pytest.mark.parametrize("bounds", [("--start", 5, "--end", 4), ("--start", 1000), ("--end", -1)])
 def test_bounds_that_leave_nothing_are_refused(refused, done, bounds):
     error = refused("reconstruct", done, "--calib", done / "calib.json", "--reference", "cam01", *bounds)
-    assert "--start and --end" in error
+    assert "Change --start, --end or --fps" in error
     assert len(read_poses(done / "mvpose" / "poses3d.npz").time_s)  # the earlier result is still there
 
 

@@ -103,7 +103,7 @@ def timeline(
         end_s: Last session time, seconds; by default when the last but one camera ends.
 
     Returns:
-        (T,) times k / fps, seconds, from the first to the last moment that two cameras were recording.
+        (T,) times k / fps, seconds, over the longest stretch in which two cameras were recording all the time.
 
     Raises:
         ReconstructionError: Fewer than two cameras have a clock, they share no time, or the bounds leave none of it.
@@ -119,12 +119,19 @@ def timeline(
         raise ReconstructionError(
             f"{len(spans)} of {len(keypoints)} cameras have keypoints and a clock; 3D needs two (clocks.json says why)"
         )
-    first, last = np.sort(spans[:, 0])[1], np.sort(spans[:, 1])[-2]
-    if last < first:
+    stretches = _shared_stretches(spans)
+    if not stretches:
         raise ReconstructionError(
-            f"no two cameras were recording at the same time: the second starts at {first:.2f} s of session time, "
-            f"when all but one have ended at {last:.2f} s. Check the clocks, or give offset_hint_s in session.toml."
+            "no two cameras were recording at the same time: by session time, they ran from "
+            + ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in spans)
+            + ". Check the clocks, or give offset_hint_s in session.toml."
         )
+    first, last = max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+    if len(stretches) > 1:
+        log.warning(
+            "two cameras at a time were recording in %d separate stretches; only the longest, %.2f to %.2f s, is used",
+            len(stretches), first, last,
+        )  # fmt: skip
     if fps is None:
         fps = _default_fps(keypoints, clocks)
     if not (np.isfinite(fps) and fps > 0):
@@ -134,10 +141,24 @@ def timeline(
     steps = np.arange(np.ceil(low * fps - 1e-6), np.floor(high * fps + 1e-6) + 1)
     if not len(steps):
         raise ReconstructionError(
-            f"nothing to reconstruct from {low:.3f} s to {high:.3f} s: two cameras were recording from {first:.3f} s "
-            f"to {last:.3f} s of session time. Change --start and --end."
+            f"nothing to reconstruct from {low:.3f} s to {high:.3f} s at {fps:g} fps: two cameras were recording from "
+            f"{first:.3f} s to {last:.3f} s of session time. Change --start, --end or --fps."
         )
     return (steps + 0.0) / fps
+
+
+def _shared_stretches(spans: np.ndarray) -> list[tuple[float, float]]:
+    """Return the stretches (start, end) during which at least two of the recordings (C, 2) run."""
+    edges = sorted([(start, 0, 1) for start, _ in spans] + [(end, 1, -1) for _, end in spans])
+    stretches: list[tuple[float, float]] = []
+    running, since = 0, 0.0
+    for at, _, change in edges:
+        if running + change == 2 and change > 0:
+            since = at
+        if running == 2 and change < 0:
+            stretches.append((float(since), float(at)))
+        running += change
+    return stretches
 
 
 def _default_fps(keypoints: Mapping[str, Keypoints2D], clocks: Clocks) -> float:

@@ -26,6 +26,7 @@ _CONTRAST = 0.6  # a true offset brings the cost below this share of what unrela
 _REST_SIGMAS = 2.0  # a mean shift of joints within half a second that noise alone makes
 _UNRELATED_COST = 0.55  # what unrelated moments cost at least, if the recordings are too short to show it
 _UNMATCHED = -3.0  # evidence at most, nats, that one person without a counterpart holds against an offset
+_OVERLAP_PRIOR = 2.0  # power of the overlap that offsets are likely by
 _SHARE = 0.25  # of the evidence that perfect agreement would give: unrelated recordings reach 0.1, related ones 0.5
 _ALIKE = 1.0  # nats a moment; noise alone makes two repetitions of a movement differ by up to half of it (measured)
 _MATCH_COST = 0.5  # two tracks that cost more than this are never one person
@@ -158,6 +159,9 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     evidence = np.logaddexp(per_person, _UNMATCHED).sum(1)
     best_possible = (_NATS * moments * contrast_cost).sum(1)
     evidence = np.where(evidence < _SHARE * best_possible, np.minimum(evidence, 0.0), evidence)
+    # Cameras of one session record together: the less of the recordings overlaps, the less likely is the offset.
+    overlap = moments.sum(1) / moments.sum(1).max()
+    evidence = evidence + _OVERLAP_PRIOR * np.log(np.maximum(overlap, 1e-6))
     evidence = np.where(enough.any(1), evidence, -np.inf)
     accepted_cost = min(float(contrast_cost.max()), _MATCH_COST)
     return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, moments.sum(1), accepted_cost)

@@ -128,18 +128,19 @@ def epipolar_pair(
     curve = epipolar_search(tracks_a, tracks_b, E)
     if curve is None:
         return PairEstimate((), "nobody moves enough in its view or" if tracks_a and tracks_b else "nobody is seen")
-    candidates: list[tuple[PairFit, Peak, list[Match]]] = []
+    rivals: list[Peak] = []  # a peak that cannot be refined is no answer, but remains a rival of those that can
+    candidates: list[tuple[PairFit, int, list[Match]]] = []
     for peak in _ranked(curve, prior):
         matches = match_people(tracks_a, tracks_b, E, peak.offset_s, curve.accepted_cost)
-        if not matches:
-            continue
-        start, _ = basin(matches, E, peak.offset_s)
-        fit = fit_offset(matches, E, (float(np.mean(matches[0].time_s)), start, 0.0))
-        if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other, _, _ in candidates):
-            candidates.append((fit, peak, matches))
+        fit = _refined(peak, matches, E) if matches else None
+        if fit is not None and any(abs(fit.offset_s - other.offset_s) <= 0.1 for other, _, _ in candidates):
+            continue  # the slope of a basin that has been found
+        if fit is not None:
+            candidates.append((fit, len(rivals), matches))
+        rivals.append(peak)
     if not candidates:
         return PairEstimate((), "nobody in its view moves as anybody")
-    weights = _weights([peak for _, peak, _ in candidates], prior)
+    weights = _weights(rivals, prior)[[index for _, index, _ in candidates]]
     order = np.argsort(-weights, kind="stable")
     modes = tuple(
         Mode(candidates[i][0].offset_s, candidates[i][0].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6
@@ -149,10 +150,16 @@ def epipolar_pair(
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
 
 
+def _refined(peak: Peak, matches: Sequence[Match], E: np.ndarray) -> PairFit | None:
+    start, _ = basin(matches, E, peak.offset_s)
+    return fit_offset(matches, E, (float(np.mean(matches[0].time_s)), start, 0.0))
+
+
 def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
     if e.modes[0].weight >= _CLEAR_WEIGHT:
         return e
-    return e.rejected(f"an offset of {e.modes[1].offset_s:.2f} s is nearly as likely as {e.offset_s:.2f} s")
+    rival = f"an offset of {e.modes[1].offset_s:.2f} s" if len(e.modes) > 1 else "another offset"
+    return e.rejected(f"{rival} is nearly as likely as {e.offset_s:.2f} s")
 
 
 def _edge(a: str, b: str, epoch: PairFit, modes: Sequence[Mode], whole: PairFit) -> PairwiseOffset:

@@ -405,6 +405,11 @@ def _clock(
 
 def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
     """Return why a clock should not be trusted blindly; empty if it may."""
+    methods = {e.method for e in own if e.accepted}
+    if methods == {"hint"}:
+        return "known by offset_hint_s alone: no pair with it could be estimated"
+    if methods == {"correlation"}:
+        return "by the correlation of movements alone: give --calib for clocks to a few milliseconds"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
         return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
     accepted = {(e.a, e.b) for e in own if e.accepted}

@@ -353,7 +353,7 @@ def _clock_row(clocks: Clocks, clock: Clock, truth: Clocks | None) -> dict[str, 
     row = {"camera": clock.camera, "verdict": clock.verdict, "why": clock.why, "sigma": "", "drift": "", "error": ""}
     if clock.camera == clocks.reference:
         return {**row, "offset": "0", "verdict": "reference", "why": "its own time is the session's time"}
-    row["offset"] = _signed(clock.offset_s, 4)
+    row["offset"] = _signed(clock.offset_at_epoch_s, 4)
     row["sigma"] = f"± {1e3 * clock.sigma_at_epoch_s:.1f}" if clock.sigma_at_epoch_s > 0 else "unknown"
     if clock.rate_fitted:
         sigma_rate = math.sqrt(max(float(clock.cov[1, 1]), 0.0))

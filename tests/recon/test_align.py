@@ -42,6 +42,15 @@ def test_the_timeline_runs_while_two_cameras_do():
     assert np.allclose(t * 30, np.round(t * 30)) and np.allclose(np.diff(t), 1 / 30)
 
 
+def test_the_timeline_is_the_longest_stretch_that_two_cameras_share(caplog):
+    kps = {name: track(np.arange(0, 10, 1 / 30), line, name) for name in "abcd"}
+    far = {"a": clock("a", 0), "b": clock("b", 6.0), "c": clock("c", 1e9), "d": clock("d", 1e9 + 2)}
+    t = timeline(kps, Clocks("a", far))
+    assert t[0] == pytest.approx(1e9 + 2, abs=0.04) and t[-1] == pytest.approx(1e9 + 10, abs=0.04)
+    assert len(t) < 250 and "2 separate stretches" in caplog.text
+    assert len(timeline(kps, Clocks("a", {n: far[n] for n in "abc"}))) == pytest.approx(120, abs=2)
+
+
 def test_the_timeline_has_the_reference_camera_s_rate_unless_told():
     kps = {"a": track(np.arange(0, 2, 1 / 60), line), "b": track(np.arange(0, 2, 1 / 25), line, "b")}
     clocks = unsynchronised_clocks(kps)
@@ -55,8 +64,8 @@ def test_the_timeline_has_the_reference_camera_s_rate_unless_told():
     ("offset_s", "options", "says"),
     [
         (20.0, {}, "no two cameras were recording at the same time"),
-        (0.0, {"start_s": 5.0}, "Change --start and --end"),
-        (0.0, {"start_s": 1.0, "end_s": 0.5}, "Change --start and --end"),
+        (0.0, {"start_s": 5.0}, "Change --start, --end or --fps"),
+        (0.0, {"start_s": 1.0, "end_s": 0.5}, "Change --start, --end or --fps"),
         (0.0, {"fps": 0.0}, "positive frame rate"),
     ],
 )
