@@ -14,7 +14,7 @@ from scipy.ndimage import binary_closing
 
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
-from mvpose.clock import Clock, Clocks, identity_clock
+from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.poses import Poses3D
 from mvpose.skeleton import Skeleton, skeleton_of
@@ -52,21 +52,7 @@ class World:
 
     def true_clocks(self, reference: str) -> Clocks:
         """Return all clocks against one camera's own time, without uncertainty."""
-        base = self.clocks[reference]
-        clocks = {
-            name: identity_clock(name, clock.epoch_s)
-            if name == reference
-            else Clock(
-                name,
-                (clock.offset_s - base.offset_s) / base.rate,
-                clock.rate / base.rate,
-                np.zeros((2, 2)),
-                epoch_s=clock.epoch_s,
-                rate_fitted=True,
-            )
-            for name, clock in self.clocks.items()
-        }
-        return Clocks(reference, clocks, components=(tuple(clocks),))
+        return Clocks(reference, self.clocks, components=(tuple(self.clocks),)).on(reference)
 
     def truth_poses(self, time_s: np.ndarray, reference: str, skeleton: Skeleton = DETECTOR_SKELETON) -> Poses3D:
         """Return the true poses at session times (T,), which are the reference camera's own times.
