@@ -208,6 +208,10 @@ def skeleton_of(joint_names: Sequence[str]) -> Skeleton:
     return Skeleton("custom", names)
 
 
+CLIP_SKELETON = skeleton_of(("nose", *_sided("shoulder", "elbow", "wrist", "hip", "knee", "ankle")))
+"""The joints that detectors and motion capture both have, COCO's without eyes and ears: what networks are trained on."""
+
+
 def shared_skeleton(skeletons: Sequence[Skeleton]) -> Skeleton:
     """Return the joints that all sets have, in the order of the first."""
     first, *others = skeletons

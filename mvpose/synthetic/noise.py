@@ -50,9 +50,9 @@ _ARM = ("shoulder", "elbow", "wrist")
 
 # Shares of variance and time constants (s) of the error's Gaussian latent: white, and two Ornstein–Uhlenbeck processes.
 # Fitted so that the errors without swaps, after the heavy-tailed mapping below, have the measured autocorrelation.
-_WHITE_SHARE = 0.08
-_SLOW_SHARES = np.array([0.12, 0.80])
-_SLOW_S = np.array([0.066, 1.5])
+WHITE_SHARE = 0.08
+SLOW_SHARES = np.array([0.12, 0.80])
+SLOW_S = np.array([0.066, 1.5])
 
 _LONGEST = 0.5  # heights; a detector places joints within a person's surroundings
 
@@ -161,7 +161,7 @@ def _errors(rng: np.random.Generator, time_s: np.ndarray, people: int, skeleton:
     error = _correlated_gaussian(rng, time_s, (people, len(skeleton), 2))
     length = np.linalg.norm(error, axis=-1)
     for j, kind in enumerate(joint_errors(skeleton)):
-        rank, mapped = _length_mapping(kind)
+        rank, mapped = length_mapping(kind)
         wanted = np.interp(length[:, :, j] ** 2 / 2, rank, mapped)
         error[:, :, j] *= (wanted / np.maximum(length[:, :, j], 1e-12))[..., None]
     return error
@@ -170,11 +170,11 @@ def _errors(rng: np.random.Generator, time_s: np.ndarray, people: int, skeleton:
 def _correlated_gaussian(rng: np.random.Generator, time_s: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Draw (T, *shape) Gaussians of unit variance: white plus Ornstein–Uhlenbeck, exact at uneven times."""
     many = (slice(None), *(None,) * len(shape))
-    kept = np.exp(-np.diff(time_s, prepend=time_s[:1])[:, None] / _SLOW_S)  # (T, slow)
+    kept = np.exp(-np.diff(time_s, prepend=time_s[:1])[:, None] / SLOW_S)  # (T, slow)
     fresh = np.sqrt(1 - kept**2)
-    share = np.sqrt(_SLOW_SHARES)
-    out = np.sqrt(_WHITE_SHARE) * rng.standard_normal((len(time_s), *shape))
-    state = rng.standard_normal((len(_SLOW_S), *shape))
+    share = np.sqrt(SLOW_SHARES)
+    out = np.sqrt(WHITE_SHARE) * rng.standard_normal((len(time_s), *shape))
+    state = rng.standard_normal((len(SLOW_S), *shape))
     for k in range(len(time_s)):
         state = kept[k][many] * state + fresh[k][many] * rng.standard_normal(state.shape)
         out[k] += np.tensordot(share, state, axes=1)
@@ -182,7 +182,7 @@ def _correlated_gaussian(rng: np.random.Generator, time_s: np.ndarray, shape: tu
 
 
 @cache
-def _length_mapping(kind: JointError) -> tuple[np.ndarray, np.ndarray]:
+def length_mapping(kind: JointError) -> tuple[np.ndarray, np.ndarray]:
     """Tabulate the error's length (in heights) against −log of the share of errors that are longer.
 
     The length's survival is ``(1 − w) exp(−r² / 2σ²) + w exp(−r / λ)``: a Gaussian core and an exponential tail, with w

@@ -17,19 +17,10 @@ from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.poses import Poses3D
-from mvpose.skeleton import Skeleton, skeleton_of
+from mvpose.skeleton import CLIP_SKELETON, Skeleton
 from mvpose.synthetic.motion import Motion
 from mvpose.synthetic.noise import DetectorNoise, apply_noise, imagine_people
 
-# The joints that detectors and motion capture both have: COCO's without eyes and ears.
-DETECTOR_SKELETON = skeleton_of(
-    ["nose"]
-    + [
-        f"{side}_{joint}"
-        for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-        for side in ("left", "right")
-    ]
-)
 FALSE_PERSON = -1
 _MIN_JOINTS = 3  # a detector does not report a person of whom it sees less
 
@@ -54,7 +45,7 @@ class World:
         """Return all clocks against one camera's own time, without uncertainty."""
         return Clocks(reference, self.clocks, components=(tuple(self.clocks),)).on(reference)
 
-    def truth_poses(self, time_s: np.ndarray, reference: str, skeleton: Skeleton = DETECTOR_SKELETON) -> Poses3D:
+    def truth_poses(self, time_s: np.ndarray, reference: str, skeleton: Skeleton = CLIP_SKELETON) -> Poses3D:
         """Return the true poses at session times (T,), which are the reference camera's own times.
 
         ``n_views`` counts the cameras in whose image a joint lies, whether their recording covers the time or not.
@@ -151,7 +142,7 @@ def observe(
     noise: DetectorNoise | None = None,
     *,
     tracked: bool = True,
-    skeleton: Skeleton = DETECTOR_SKELETON,
+    skeleton: Skeleton = CLIP_SKELETON,
 ) -> dict[str, Keypoints2D]:
     """Return what a detector reports of each camera; see ``observe_labelled``."""
     labelled = observe_labelled(world, rng, noise, tracked=tracked, skeleton=skeleton)
@@ -164,7 +155,7 @@ def observe_labelled(
     noise: DetectorNoise | None = None,
     *,
     tracked: bool = True,
-    skeleton: Skeleton = DETECTOR_SKELETON,
+    skeleton: Skeleton = CLIP_SKELETON,
 ) -> dict[str, Observation]:
     """Let a detector look through each camera at the true instants of its frames.
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.noise import DetectorNoise, apply_noise, imagine_people
 from mvpose.synthetic.rigs import ring_rig
-from mvpose.synthetic.world import DETECTOR_SKELETON
 
-J = len(DETECTOR_SKELETON)
+J = len(CLIP_SKELETON)
 
 # joint: lowest and highest 1.4826 MAD, share over 0.05, share over 0.1 (heights); None where nothing was measured.
 MEASURED = {
@@ -25,7 +25,7 @@ SWAPPED = {"wrist": 0.023, "ankle": 0.023, "knee": 0.01, "elbow": 0.01, "shoulde
 
 
 def of(joint: str) -> list[int]:
-    return [i for i, name in enumerate(DETECTOR_SKELETON.joint_names) if name.endswith(joint)]
+    return [i for i, name in enumerate(CLIP_SKELETON.joint_names) if name.endswith(joint)]
 
 
 def seen(values: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def far_apart(time_s: np.ndarray, people: int = 8) -> tuple[np.ndarray, np.ndarr
     """True projections of people who do not move or touch, left and right a whole height apart."""
     xy = np.zeros((len(time_s), people, J, 2))
     xy[..., 0] = np.arange(people)[:, None] * 1e4
-    sides = [(n.startswith("right")) * 100.0 for n in DETECTOR_SKELETON.joint_names]
+    sides = [(n.startswith("right")) * 100.0 for n in CLIP_SKELETON.joint_names]
     xy[..., 0] += sides
     return xy, np.full((len(time_s), people), 100.0), np.ones((len(time_s), people))
 
@@ -44,7 +44,7 @@ def far_apart(time_s: np.ndarray, people: int = 8) -> tuple[np.ndarray, np.ndarr
 def noisy(noise: DetectorNoise, time_s: np.ndarray, people: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Errors in heights, and scores."""
     xy, height, depth = far_apart(time_s, people)
-    out, score = apply_noise(np.random.default_rng(seed), noise, time_s, xy, height, depth, DETECTOR_SKELETON)
+    out, score = apply_noise(np.random.default_rng(seed), noise, time_s, xy, height, depth, CLIP_SKELETON)
     return (out - xy) / 100, score
 
 
@@ -54,13 +54,13 @@ def walker() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
     motion = generate_motion(rng, 200.0)
     time_s = np.arange(0, 200, 0.02)
-    xyz = motion.at(time_s)[:, :, motion.skeleton.indices(DETECTOR_SKELETON.joint_names)]
+    xyz = motion.at(time_s)[:, :, motion.skeleton.indices(CLIP_SKELETON.joint_names)]
     errors, scores = [], []
     for camera in ring_rig(4, rng=rng):
         xy = camera.project(xyz)
         depth = xyz.mean(axis=2) @ camera.R[2] + camera.t[2]
         height = camera.focal_px * motion.statures_m() / depth
-        out, score = apply_noise(rng, DetectorNoise(), time_s, xy, height, depth, DETECTOR_SKELETON)
+        out, score = apply_noise(rng, DetectorNoise(), time_s, xy, height, depth, CLIP_SKELETON)
         errors.append((out - xy) / height[..., None, None])
         scores.append(score)
     return np.concatenate(errors, axis=1), np.concatenate(scores, axis=1)
@@ -144,13 +144,13 @@ def test_who_stands_behind_is_seen_worse():
     time_s = np.arange(0, 100, 0.04)
     xy, height, depth = far_apart(time_s, 2)
     shape = np.zeros((J, 2))
-    shape[:, 0] = [10.0 * name.startswith("right") for name in DETECTOR_SKELETON.joint_names]
+    shape[:, 0] = [10.0 * name.startswith("right") for name in CLIP_SKELETON.joint_names]
     shape[:, 1] = np.linspace(-45, 45, J)
     xy[:] = shape
     xy[:, 1, :, 1] *= 0.9  # inside the front person's box
     depth[:, 1] = 3.0
     noise = DetectorNoise(swaps=0)
-    out, score = apply_noise(np.random.default_rng(0), noise, time_s, xy, height, depth, DETECTOR_SKELETON)
+    out, score = apply_noise(np.random.default_rng(0), noise, time_s, xy, height, depth, CLIP_SKELETON)
     length = np.linalg.norm(out - xy, axis=-1)
     front, behind = seen(length[:, 0]), seen(length[:, 1])
     assert np.median(behind) / np.median(front) == pytest.approx(noise.occluded_error, rel=0.25)
@@ -161,7 +161,7 @@ def test_who_stands_behind_is_seen_worse():
 def test_false_people_are_as_many_as_asked():
     time_s = np.arange(0, 400, 0.04)
     rng = np.random.default_rng(0)
-    xy, score = imagine_people(rng, DetectorNoise(false_people=0.6), time_s, DETECTOR_SKELETON, (1920, 1080))
+    xy, score = imagine_people(rng, DetectorNoise(false_people=0.6), time_s, CLIP_SKELETON, (1920, 1080))
     there = np.isfinite(xy).all(axis=(2, 3))
     assert there.sum(axis=1).mean() == pytest.approx(0.6, rel=0.15)
     assert score[there].mean() < 0.5

@@ -5,11 +5,11 @@ import pytest
 
 from mvpose.clock import Clock
 from mvpose.geometry import projection_matrices, triangulate_linear
+from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import crossing_motion, generate_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.synthetic.world import (
-    DETECTOR_SKELETON,
     World,
     in_image,
     make_world,
@@ -78,7 +78,7 @@ def test_exact_observations_triangulate_to_the_truth():
 
 def test_truth_counts_the_views_and_is_nan_outside_the_motion(world):
     poses = world.truth_poses(np.array([-100.0, 10.0]), "cam01")
-    assert poses.skeleton == DETECTOR_SKELETON
+    assert poses.skeleton == CLIP_SKELETON
     assert np.isnan(poses.xyz_m[0]).all()
     assert np.isfinite(poses.xyz_m[1]).all()
     assert (poses.n_views[0] == 0).all()
@@ -90,7 +90,7 @@ def test_rows_are_who_they_are_said_to_be_in_no_order(world, detected):
     for camera in world.rig:
         k, person = detected[camera.name].keypoints, detected[camera.name].truth_person
         xyz = world.motion.at(world.clocks[camera.name].to_session(k.time_s))
-        joints = world.motion.skeleton.indices(DETECTOR_SKELETON.joint_names)
+        joints = world.motion.skeleton.indices(CLIP_SKELETON.joint_names)
         real = person >= 0
         truth = camera.project(xyz[k.frame_index[real], person[real]][:, joints])
         height = np.ptp(truth[..., 1], axis=1)
