@@ -209,7 +209,7 @@ def skeleton_of(joint_names: Sequence[str]) -> Skeleton:
 
 
 CLIP_SKELETON = skeleton_of(("nose", *_sided("shoulder", "elbow", "wrist", "hip", "knee", "ankle")))
-"""The joints that detectors and motion capture both have, COCO's without eyes and ears: what networks are trained on."""
+"""The joints that detectors and motion capture both have: COCO's without eyes and ears; networks know these."""
 
 
 def shared_skeleton(skeletons: Sequence[Skeleton]) -> Skeleton:

@@ -212,7 +212,7 @@ def read_motion_pack(path_npz: Path) -> dict[str, Motion]:
             rates = {row["clip_id"]: float(row["fps"]) for row in csv.DictReader(file)}
         with np.load(path_npz, allow_pickle=False) as pack:
             arrays = {name: pack[name] for name in pack.files}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path_npz} is not a motion pack with {index.name} beside it: {error}") from error
     if "joint_names" not in arrays:
         raise FormatError(f"{path_npz} is not a motion pack: it has no joint_names")
