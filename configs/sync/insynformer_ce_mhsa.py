@@ -1,0 +1,2 @@
+_base_ = ["_base_/schedule.py"]
+row = "insynformer-ce-mhsa"

@@ -1,0 +1,142 @@
+"""What a training draws its batches from: a folder of motions, split by person, and recipes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mvpose.errors import FormatError
+from mvpose.sync.clips import ClipPairs
+from mvpose.sync.train.motions import MotionBank, motion_bank
+from mvpose.sync.train.scenes import Recipe, draw_pairs
+from mvpose.synthetic.bvh import read_bvh_folder
+from mvpose.synthetic.motion import Motion, read_motion_pack
+
+Split = Literal["train", "val"]
+
+_VAL_SHARE = 10  # one in so many files of a folder without subfolders
+
+
+@dataclass(frozen=True)
+class MotionFolder:
+    """A folder of motion: packs ``*_train.npz`` and ``*_val.npz`` with ``index.csv``, or BVH files.
+
+    BVH files lie in subfolders ``train`` and ``val``; where there are none, a hash of its name puts one file in ten
+    into val. Better split them by person.
+    """
+
+    path: Path
+
+    def motions(self, split: Split) -> list[Motion]:
+        """Read one side of the split.
+
+        Raises:
+            FormatError: The folder is missing, holds no motion for this split, or a file is broken.
+        """
+        packs = self._packs(split)
+        if packs:
+            found = [motion for pack in packs for motion in read_motion_pack(pack).values()]
+        elif (self.path / split).is_dir():
+            found = list(read_bvh_folder(self.path / split).values())
+        elif self._bvh_files():
+            by_name = read_bvh_folder(self.path)
+            found = [motion for name, motion in by_name.items() if (_hash_of(name) == 0) == (split == "val")]
+        else:
+            found = []
+        if not found:
+            raise FormatError(
+                f"{self.path} holds no motion to learn from for {split}: neither *_{split}.npz with index.csv nor BVH "
+                "files; name its folder by --data"
+            )
+        return found
+
+    def bank(self, split: Split) -> MotionBank:
+        """Read one side of the split into one tensor.
+
+        Raises:
+            FormatError: As ``motions``, or a coordinate is not a number.
+        """
+        bank = motion_bank(self.motions(split))
+        if not torch.isfinite(bank.xyz_m).all():
+            raise FormatError(f"{self.path}: a motion for {split} has coordinates that are not finite; leave it out")
+        return bank
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that stand for all files of both splits."""
+        digest = hashlib.sha256()
+        files = [pack for split in ("train", "val") for pack in self._packs(split)] or self._bvh_files()
+        for file in files:
+            digest.update(file.relative_to(self.path).as_posix().encode(errors="replace"))
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    def _packs(self, split: str) -> list[Path]:
+        return sorted(self.path.glob(f"*_{split}.npz"))
+
+    def _bvh_files(self) -> list[Path]:
+        return sorted(path for path in self.path.rglob("*") if path.suffix.lower() == ".bvh")
+
+
+def _hash_of(name: str) -> int:
+    return int(hashlib.sha256(name.encode(errors="replace")).hexdigest(), 16) % _VAL_SHARE
+
+
+def seed_of(*numbers: int) -> int:
+    """Return one seed for several numbers, none of which may be exchanged for another."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network is trained by: B pairs of clips and their offsets (B,), frames; NaN of unrelated clips."""
+
+    pairs: ClipPairs
+    offset_frames: Tensor
+
+
+class Batches(Dataset[dict[str, Batch]]):
+    """Batches that are drawn when they are asked for: number i is the same one always, whoever asks.
+
+    Args:
+        bank: The motions.
+        recipes: Weights, and what a batch is drawn from with that weight; a batch is of one recipe.
+        batch: Pairs in a batch.
+        count: Number of batches.
+        stream: Numbers that tell this stream of batches from others, such as seed and rank.
+        first: Batches before it are not drawn: a resumed training asks for them only to pass over them.
+    """
+
+    def __init__(
+        self,
+        bank: MotionBank,
+        recipes: Sequence[tuple[float, Recipe]],
+        batch: int,
+        count: int,
+        stream: tuple[int, ...],
+        first: int = 0,
+    ) -> None:
+        self.bank, self.batch, self.count, self.stream, self.first = bank, batch, count, stream, first
+        self.weights = torch.tensor([weight for weight, _ in recipes], dtype=torch.float64)
+        self.recipes = [recipe for _, recipe in recipes]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Batch]:
+        """Draw batch ``index``; the runner's model takes what it holds by keyword."""
+        return {} if index < self.first else {"batch": self.draw(index)}
+
+    def draw(self, index: int) -> Batch:
+        """Draw batch ``index``."""
+        generator = torch.Generator().manual_seed(seed_of(*self.stream, index))
+        recipe = self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]
+        drawn = draw_pairs(generator, self.bank, recipe, self.batch)
+        return Batch(drawn.pairs, drawn.offset_frames)
