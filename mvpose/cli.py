@@ -369,7 +369,7 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
 def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """Clocks only.
 
-    Without --calib they come from the correlation of movements, which is good to some hundredths of a second.
+    Without --calib they come from a network that has learnt how people's movements look from two sides.
     """
     from mvpose import pipeline
 
@@ -524,6 +524,146 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
         click.echo("\n" * (number > 0) + f"{result.name}, {result.what}\n")
         _print_metrics(result.metrics)
         click.echo(f"\n{result.report}")
+
+
+@cli.command(short_help="Train a network of the synchronisation.")
+@click.argument("config", type=_PATH)
+@click.option(
+    "--data",
+    type=_PATH,
+    envvar="MVPOSE_MOTION",
+    default=Path("data/cmu_motion"),
+    show_default=True,
+    show_envvar=True,
+    help="Folder of motion: packs *_train.npz and *_val.npz, or BVH files.",
+)
+@click.option("--work-dir", type=_PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Of weights and clips.  [default: CONFIG's, else 0]")
+@click.option(
+    "--launcher",
+    type=click.Choice(["none", "pytorch"]),
+    default="none",
+    show_default=True,
+    help="How processes that train together were started.",
+)
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Over CONFIG's; may be repeated.")
+def train(
+    config: Path,
+    data: Path,
+    work_dir: Path | None,
+    resume: bool,
+    seed: int | None,
+    launcher: str,
+    options: tuple[str, ...],
+) -> None:
+    """Train a network of the synchronisation on real motion seen by virtual cameras; writes its weights.
+
+    CONFIG is a file of mmengine such as configs/sync/insynformer.py, and is executed. Several processes train together
+    by: torchrun --nproc-per-node N -m mvpose.cli train CONFIG --launcher pytorch
+    """
+    from mvpose.sync.train.run import run_config
+
+    with gathered_messages() as (progress, _):
+        trained = run_config(
+            config,
+            data,
+            work_dir or Path("work_dirs") / config.stem,
+            progress,
+            resume=resume,
+            seed=seed,
+            launcher=launcher,
+            options=options,
+        )
+        if trained is None:  # the first of several processes speaks for them all
+            return
+        weights, figures = trained
+        click.echo(
+            f"val: loss {figures.loss:.4f}, ex@1 {figures.ex_1:.4f}, Frm.err {figures.frame_error:.4f}, median error "
+            f"{figures.median_frames:.4f} frames"
+        )
+        click.echo(str(weights))
+
+
+@cli.group(cls=_InOrder, short_help="Tables that anyone can rerun.")
+def bench() -> None:
+    """Tables that anyone can rerun."""
+
+
+@bench.command("sync", short_help="The networks of the synchronisation against each other and the physical limit.")
+@click.option(
+    "--data",
+    type=_PATH,
+    envvar="MVPOSE_MOTION",
+    default=Path("data/cmu_motion"),
+    show_default=True,
+    show_envvar=True,
+    help="Folder of motion: packs *_train.npz, *_val.npz and *_test.npz.",
+)
+@click.option(
+    "--work-dir", type=_PATH, default=Path("work_dirs/bench"), show_default=True, help="Weights, logs, checkpoints."
+)
+@click.option("--rows", metavar="A,B", help="Names of rows.  [default: all]")
+@click.option("--clips", type=click.IntRange(1), default=160_000, show_default=True, help="Pairs to train each row on.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Trainings of the two best rows; with --recordings, recordings of each kind.",
+)
+@click.option("--pairs", type=click.IntRange(128), default=8192, show_default=True, help="Pairs to test on.")
+@click.option("--integer", is_flag=True, help="Whole frames only, as in NTU-SYN and CMU-SYN; trains rows for that.")
+@click.option("--weights", multiple=True, metavar="ROW=FILE", help="A further line, with weights of any training.")
+@click.option("--diagnose", is_flag=True, help="Errors against speed, view angle, offset, noise and clip length, too.")
+@click.option("--recordings", is_flag=True, help="Whole recordings by the estimators as they are, in place of clips.")
+@_options("json")
+def bench_sync(
+    data: Path,
+    work_dir: Path,
+    rows: str | None,
+    weights: tuple[str, ...],
+    recordings: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Tables 1 and 2 of the InSynFormer paper, on real motion seen by virtual cameras.
+
+    Rows whose weights are not in the work folder are trained first, which takes some ten minutes each. With
+    --recordings: the clocks of four cameras by correlation, by what ships, and by calibrated refinement.
+    """
+    from dataclasses import asdict
+
+    if recordings:
+        from mvpose.bench.clocks import compare_estimators
+
+        with gathered_messages() as (progress, _):
+            table = compare_estimators(data, range(options["seeds"]), progress)
+        if as_json:
+            _print_json({str(case): {t: asdict(s) for t, s in scores.items()} for case, scores in table.items()})
+            return
+        for case, scores in table.items():
+            click.echo(f"\n{case}")
+            for title, own in scores.items():
+                click.echo(f"  {title:<28} {own.line()}")
+        return
+
+    from mvpose.bench.sync import Plan, compare_rows, format_comparison
+
+    files = []
+    for word in weights:
+        row, equals, file = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word!r} is not ROW=FILE", param_hint="--weights")
+        files.append((row, Path(file)))
+    if rows is not None:
+        options["rows"] = tuple(rows.split(","))
+    with gathered_messages() as (progress, warnings):
+        compared = compare_rows(Plan(data, work_dir, weights=tuple(files), **options), progress)
+    if as_json:
+        _print_json({**asdict(compared), "warnings": warnings})
+        return
+    click.echo(format_comparison(compared))
 
 
 def _print_json(value: dict[str, Any]) -> None:

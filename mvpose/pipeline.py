@@ -42,6 +42,7 @@ from mvpose.recon.triangulate import triangulate
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
 from mvpose.sync.estimate import Hint, estimate_offsets
 from mvpose.sync.offsets import OffsetGraph
+from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.solve import solve_clocks
 from mvpose.video import Video, probe
 from mvpose.workspace import Workspace, digest_of, file_digest
@@ -270,7 +271,13 @@ def synchronise(
     reference = recording.reference
     rig = recording.rig
     hints = recording.hints
-    digest = digest_of(keypoint_digests(keypoints, workspace), rig_digest(rig), reference, sorted(hints.items()))
+    digest = digest_of(
+        keypoint_digests(keypoints, workspace),
+        rig_digest(rig),
+        reference,
+        sorted(hints.items()),
+        [file_digest(path) for path in sorted(WEIGHTS.glob("*.safetensors"))],
+    )
     if workspace.is_current("sync", digest):
         graph = workspace.read(read_offsets, workspace.offsets)
         clocks = workspace.read(read_clocks, workspace.clocks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -19,6 +19,8 @@ from mvpose.clock import Clocks
 from mvpose.compare import Truth, compare
 from mvpose.demo import RECORDINGS, cut_apart, cut_clocks, fetch_recordings
 from mvpose.pipeline import Settings
+from mvpose.sync.estimate import estimate_offsets
+from mvpose.sync.solve import solve_clocks
 from mvpose.workspace import open_workspace
 
 CUTS: Mapping[str, tuple[tuple[int, int, int, int], int]] = {
@@ -30,10 +32,25 @@ CUTS: Mapping[str, tuple[tuple[int, int, int, int], int]] = {
 """First frame of each camera, and every how many-th frame is kept."""
 
 
-def run_cut(
-    source: Path, first: Mapping[str, int], every: int, detector: str, folder: Path
-) -> tuple[Clocks, Clocks, dict[str, dict[str, float]]]:
-    """Cut one recording, take it through the chain, and return clocks, true clocks and the metrics of each variant."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one recording, cut in one way.
+
+    Attributes:
+        clocks: By the calibrated chain.
+        learned: By the learned network alone, without the calibration.
+        truth: By the cut.
+        metrics: Of each variant of the reconstruction.
+    """
+
+    clocks: Clocks
+    learned: Clocks
+    truth: Clocks
+    metrics: dict[str, dict[str, float]]
+
+
+def run_cut(source: Path, first: Mapping[str, int], every: int, detector: str, folder: Path) -> Outcome:
+    """Cut one recording and take it through the chain."""
     cut_apart(source / "videos", folder / "videos", first, every)
     truth = cut_clocks(first, 60.0)
     settings = Settings(calib=source / "calibration" / "Calib.qca.txt", detector=detector, reference="cam01")
@@ -41,7 +58,11 @@ def run_cut(
     workspace = open_workspace(folder / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
-    return clocks, truth, compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
+    epochs = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+    _, learned = solve_clocks(estimate_offsets(keypoints), epochs, reference="cam01")
+    return Outcome(
+        clocks, learned, truth, compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
+    )
 
 
 def _beyond(truth: Clocks, uncut: Clocks) -> Clocks:
@@ -73,7 +94,8 @@ def main(recordings: Path | None, detector: str) -> None:
             for label, (frames, every) in CUTS.items():
                 first = {f"cam{i + 1:02d}": frame for i, frame in enumerate(frames)}
                 work = Path(scratch) / f"{name} {label}"
-                clocks, truth, metrics = run_cut(source / folder, first, every, detector, work)
+                found = run_cut(source / folder, first, every, detector, work)
+                clocks, truth = found.clocks, found.truth
                 click.echo(f"\n{name}, {label}")
                 if uncut is None:
                     uncut = clocks
@@ -85,9 +107,12 @@ def main(recordings: Path | None, detector: str) -> None:
                 else:
                     click.echo(f"  against the cut alone: {_errors(clocks, truth)}")
                     click.echo(f"  against the cut and the uncut clocks: {_errors(clocks, _beyond(truth, uncut))}")
+                    click.echo(f"  without calibration, against both: {_errors(found.learned, _beyond(truth, uncut))}")
                 for camera, why in clocks.unsynchronised.items():
                     click.echo(f"  no clock for {camera}: {why}")
-                for variant, values in metrics.items():
+                for camera, why in found.learned.unsynchronised.items():
+                    click.echo(f"  without calibration, no clock for {camera}: {why}")
+                for variant, values in found.metrics.items():
                     click.echo(
                         f"  {variant:<7} reprojection mean {values['reprojection_px_mean']:.2f} median "
                         f"{values['reprojection_px_median']:.2f} px, bone spread {values['bone_spread_mm']:.1f} mm, "

@@ -5,21 +5,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mvpose.calib.camera import Camera
 from mvpose.geometry import essential_matrix
-from mvpose.keypoints import Keypoints2D
+from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.sync.coarse import LagCurve, Peak, correlation_search, epipolar_search
-from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support, edge
+from mvpose.sync.offsets import Method, Mode, OffsetGraph, PairwiseOffset, Support, edge
 from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
+
+if TYPE_CHECKING:
+    from mvpose.sync.learned import LearnedFit, LearnedView
 
 _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
 _MOST_EPOCHS = 8
 _CLEAR_WEIGHT = 0.8  # of the best peak; below it another offset is nearly as likely, and either would be a guess
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
+_SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 
 
@@ -43,41 +48,73 @@ def estimate_offsets(
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera] | None = None,
     *,
+    methods: Sequence[Method] | None = None,
     hints: Mapping[str, Hint] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OffsetGraph:
     """Estimate the offsets of all pairs.
 
-    Calibrated pairs are searched and refined by epipolar geometry; without a calibration there is the correlation of
-    speeds alone, good to a fraction of a frame at best.
+    Calibrated pairs are searched and refined by epipolar geometry, and by the learned network beside it; without a
+    calibration there is the learned network alone.
 
     Args:
         keypoints: Tracked keypoints of each camera.
         cameras: Their calibration; None without.
+        methods: Estimators to use: epipolar (calibrated only), learned, correlation (of joint speeds). By default those
+            named above.
         hints: What the user knows of some cameras' clocks; joins as edges, and settles which peak is meant.
         progress: Called with (pairs done, pairs in all).
     """
     hints = hints or {}
-    tracks = all_trajectories(keypoints, cameras)
+    usual: Sequence[Method] = ("learned",) if cameras is None else ("epipolar", "learned")
+    estimators = [_ESTIMATORS[method](keypoints, cameras) for method in methods or usual]
     pairs = list(itertools.combinations(sorted(keypoints), 2))
     edges: list[PairwiseOffset] = []
     reasons: dict[str, list[str]] = {name: [] for name in keypoints}
     for done, (a, b) in enumerate(pairs):
         prior = _hinted_offset(hints, a, b)
-        if cameras is None:
-            estimate = correlated_pair(a, b, tracks[a], tracks[b], prior)
-        else:
-            estimate = epipolar_pair(a, b, tracks[a], tracks[b], essential_matrix(cameras[a], cameras[b]), prior)
-        edges += estimate.edges
+        for estimate in [estimator(a, b, prior) for estimator in estimators]:
+            edges += estimate.edges
+            if estimate.why_not:
+                reasons[a].append(f"{estimate.why_not} in {b}")
+                reasons[b].append(f"{estimate.why_not} in {a}")
         if prior is not None:
             edges.append(edge(a, b, 0.0, prior.offset_s, prior.sigma_s, "hint"))
-        if estimate.why_not:
-            reasons[a].append(f"{estimate.why_not} in {b}")
-            reasons[b].append(f"{estimate.why_not} in {a}")
         if progress:
             progress(done + 1, len(pairs))
-    notes = {name: _why_unreachable(keypoints[name], tracks[name], reasons[name]) for name in keypoints}
+    notes = {name: _why_unreachable(keypoints[name], reasons[name]) for name in keypoints}
     return OffsetGraph(tuple(keypoints), tuple(edges), {name: note for name, note in notes.items() if note})
+
+
+PairEstimator = Callable[[str, str, Hint | None], PairEstimate]
+
+
+def _by_epipolar(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None) -> PairEstimator:
+    if cameras is None:
+        raise ValueError("epipolar geometry needs a calibration")
+    tracks = all_trajectories(keypoints, cameras)
+    return lambda a, b, prior: epipolar_pair(
+        a, b, tracks[a], tracks[b], essential_matrix(cameras[a], cameras[b]), prior
+    )
+
+
+def _by_correlation(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None) -> PairEstimator:
+    tracks = all_trajectories(keypoints, None)
+    return lambda a, b, prior: correlated_pair(a, b, tracks[a], tracks[b], prior)
+
+
+def _by_learning(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None) -> PairEstimator:
+    from mvpose.sync.learned import learned_views
+
+    views = learned_views(keypoints, cameras)
+    return lambda a, b, prior: learned_pair(a, b, views[a], views[b], prior)
+
+
+_ESTIMATORS: dict[Method, Callable[[Mapping[str, Keypoints2D], Mapping[str, Camera] | None], PairEstimator]] = {
+    "epipolar": _by_epipolar,
+    "learned": _by_learning,
+    "correlation": _by_correlation,
+}
 
 
 def _hinted_offset(hints: Mapping[str, Hint], a: str, b: str) -> Hint | None:
@@ -87,10 +124,12 @@ def _hinted_offset(hints: Mapping[str, Hint], a: str, b: str) -> Hint | None:
     return Hint(hints[a].offset_s - hints[b].offset_s, float(np.hypot(hints[a].sigma_s, hints[b].sigma_s)))
 
 
-def _why_unreachable(keypoints: Keypoints2D, tracks: Sequence[Trajectory], reasons: Sequence[str]) -> str:
+def _why_unreachable(keypoints: Keypoints2D, reasons: Sequence[str]) -> str:
     if not len(keypoints.xy_px):
         return "nobody is seen in its view"
-    if not tracks:
+    seen = np.isfinite(keypoints.xy_px).all(-1).any(-1) & (keypoints.track_id != UNTRACKED)
+    time_s, track = keypoints.time_s[keypoints.frame_index[seen]], keypoints.track_id[seen]
+    if max((np.ptp(time_s[track == t]) for t in np.unique(track)), default=0.0) < 0.3:
         return "nobody is seen in its view for longer than a moment"
     return "; ".join(dict.fromkeys(reasons))
 
@@ -172,12 +211,15 @@ def _edge(a: str, b: str, epoch: PairFit, modes: Sequence[Mode], whole: PairFit)
         offset_s=epoch.offset_s,
         sigma_s=epoch.sigma_s,
         method="epipolar",
-        modes=(
-            Mode(epoch.offset_s, epoch.sigma_s, modes[0].weight),
-            *(Mode(m.offset_s + shift, m.sigma_s, m.weight) for m in modes[1:]),
-        ),
+        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, shift),
         support=Support(windows=1, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
     )
+
+
+def _moved(modes: Sequence[Mode], offset_s: float, sigma_s: float, shift_s: float) -> tuple[Mode, ...]:
+    """Return a recording's modes at an epoch: the best one as fitted there, its rivals as far from it as ever."""
+    rivals = (Mode(m.offset_s + shift_s, m.sigma_s, m.weight) for m in modes[1:])
+    return (Mode(offset_s, sigma_s, modes[0].weight), *rivals)
 
 
 def _epochs(fit: PairFit, matches: Sequence[Match], E: np.ndarray) -> list[PairFit]:
@@ -195,6 +237,68 @@ def _epochs(fit: PairFit, matches: Sequence[Match], E: np.ndarray) -> list[PairF
         if epoch is not None and abs(epoch.offset_s - start[1]) < 0.15:
             found.append(epoch)
     return found or [fit]
+
+
+def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior: Hint | None = None) -> PairEstimate:
+    """Estimate one pair by the learned networks: whole-recording search, refinement of its best peaks, epochs.
+
+    Calibrated views are refined by the network that compares rays; the search compares image coordinates always.
+    """
+    from mvpose.sync.learned import MOMENTS, fit_learned, learned_search, shipped_network
+
+    curve = learned_search(view_a, view_b, shipped_network(rays=False))
+    if curve is None:
+        return PairEstimate((), "no motion of its view is found again")
+    network = shipped_network(rays=view_a.camera is not None)
+    fits: list[LearnedFit] = []
+    peaks = curve.peaks(_log_prior(curve.offset_s, prior))
+    for peak in peaks:
+        within_reach = peak.evidence > peaks[0].evidence - _SEARCH_NATS
+        fit = fit_learned(view_a, view_b, network, peak.offset_s) if within_reach else None
+        if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other in fits):
+            fits.append(fit)
+    # Windows cut at the offset overlap fully, those of the search did not: it is the fit that must beat chance.
+    fits = [fit for fit in fits if fit.nats + _log_prior(fit.offset_s, prior) > curve.chance_evidence]
+    if not fits:
+        return PairEstimate((), "no motion of its view is found again")
+    rivals = [Peak(fit.offset_s, fit.nats, fit.windows * MOMENTS) for fit in fits]
+    best = max(rivals, key=lambda p: p.evidence + float(_log_prior(p.offset_s, prior)))
+    rivals.sort(key=lambda p: p is not best)
+    fits.sort(key=lambda f: f.offset_s != best.offset_s)
+    weights = _weights(rivals, prior)
+    order = np.argsort(-weights, kind="stable")
+    modes = tuple(Mode(fits[i].offset_s, fits[i].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6)
+    whole = fits[order[0]]
+    edges = (_learned_edge(a, b, epoch, modes, whole) for epoch in _learned_epochs(view_a, view_b, whole))
+    return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+
+
+def _learned_epochs(view_a: LearnedView, view_b: LearnedView, whole: LearnedFit) -> list[LearnedFit]:
+    """Fit the offset in consecutive stretches of the common time, so that the graph sees drift."""
+    from mvpose.sync.learned import common_time, fit_learned, shipped_network
+
+    start, end = common_time(view_a, view_b, whole.offset_s)
+    count = int(np.clip((end - start) / _EPOCH_S, 1, _MOST_EPOCHS))
+    if count == 1:
+        return [whole]
+    network = shipped_network(rays=view_a.camera is not None)
+    bounds = itertools.pairwise(np.linspace(start, end, count + 1))
+    epochs = [fit_learned(view_a, view_b, network, whole.offset_s, window) for window in bounds]
+    return [e for e in epochs if e is not None and abs(e.offset_s - whole.offset_s) < 0.15] or [whole]
+
+
+def _learned_edge(a: str, b: str, epoch: LearnedFit, modes: Sequence[Mode], whole: LearnedFit) -> PairwiseOffset:
+    shift = epoch.offset_s - whole.offset_s
+    return PairwiseOffset(
+        a,
+        b,
+        at_s=epoch.at_s,
+        offset_s=epoch.offset_s,
+        sigma_s=epoch.sigma_s,
+        method="learned",
+        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, shift),
+        support=Support(windows=epoch.windows, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
+    )
 
 
 def correlated_pair(

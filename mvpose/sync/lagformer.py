@@ -195,9 +195,11 @@ class LagFormer(nn.Module):
         cell = (below < 0.5).sum(-1, keepdim=True).clamp(max=119)
         within = (0.5 - (below - mass).gather(1, cell)) / mass.gather(1, cell).clamp(min=1e-9)
         median = tenths[cell[:, 0]] + 0.1 * within[:, 0].clamp(0, 1)
-        centres = tenths[:-1] + 0.05
-        sigma = (mass * (centres - median[:, None]) ** 2).sum(-1).sqrt()
-        return Decision(ex, tenth, median, sigma.clamp(min=1e-3))
+        # The spread of the whole density, not of its share below six frames alone.
+        frame_s = posterior.frame_s[:, None]
+        square = posterior.sigma_s**2 + (posterior.mean_s - median[:, None] * frame_s) ** 2
+        variance = (torch.softmax(posterior.log_weight, dim=-1) * square).sum(-1)
+        return Decision(ex, tenth, median, variance.sqrt() / posterior.frame_s)
 
 
 class _TimeLayer(nn.Module):
@@ -295,14 +297,17 @@ def _on_grid(xy: Tensor, pairs: ClipPairs, duration_s: float) -> Track:
 
 
 def _body_coordinates(pairs: ClipPairs) -> Tensor:
-    """Return image coordinates (B, 2, T, J, 2) from the clip's centre, in units of the body's extent; NaN stays NaN."""
-    seen = pairs.seen[..., None]
+    """Return image coordinates (B, 2, T, J, 2) from the clip's centre, in units of the body's extent.
+
+    NaN stays NaN, and a joint that is alone in its frame becomes it: one point has no extent to measure anything by.
+    """
+    seen = (pairs.seen & (pairs.seen.sum(-1, keepdim=True) > 1))[..., None]
     xy = torch.where(seen, pairs.xy, 0.0)
     count = seen.sum((2, 3), keepdim=True).clamp(min=1)
     centre = xy.sum((2, 3), keepdim=True) / count
     own_centre = xy.sum(3, keepdim=True) / seen.sum(3, keepdim=True).clamp(min=1)
     spread = torch.where(seen, (xy - own_centre) ** 2, 0.0).sum((2, 3, 4), keepdim=True) / count
-    return (pairs.xy - centre) / spread.sqrt().clamp(min=1.0)
+    return torch.where(seen, (pairs.xy - centre) / spread.sqrt().clamp(min=1.0), torch.nan)
 
 
 def _epipolar_coordinates(pairs: ClipPairs) -> Tensor:

@@ -19,6 +19,8 @@ from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
 
 Pair = tuple[str, str]
 
+_FROM_KEYPOINTS = frozenset({"correlation", "epipolar", "learned"})
+
 
 @dataclass(frozen=True)
 class SolveOptions:
@@ -28,6 +30,8 @@ class SolveOptions:
     """A clock that is less certain than this in the middle of its recording is none, s."""
     good_sigma_s: float = 0.02
     """A clock that is less certain than this is doubtful, s."""
+    good_windows: int = 6
+    """A clock that the learned network alone knows, from fewer windows over all pairs, is doubtful."""
     rate_sigma: float = 1e-4
     """Spread of consumer clocks' rates about each other before any data."""
     outlier_sigmas: float = 4.0
@@ -135,7 +139,7 @@ def _least_squares(
     origin = _middle_times(names, edges)
     A = np.zeros((len(edges), 2 * count))
     y = np.array([e.offset_s for e in edges])
-    sigma = np.array([e.sigma_s for e in edges])
+    sigma = np.array([e.sigma_s for e in edges]) * _shared_keypoints(edges)
     for row, e in enumerate(edges):
         if e.a in at:
             A[row, at[e.a]], A[row, count + at[e.a]] = 1.0, e.at_s - origin[e.a]
@@ -159,6 +163,21 @@ def _least_squares(
     both = index + [i + len(names) for i in index]
     full[np.ix_(both, both)] = covariance * _shared_noise(len(names), len({(e.a, e.b) for e in edges}))
     return _Solution(names, np.array([origin[name] for name in names]), offset, rate, full)
+
+
+def _shared_keypoints(edges: Sequence[PairwiseOffset]) -> np.ndarray:
+    """Return the factor (E,) on each edge's sigma for what several methods took from the same keypoints.
+
+    Their errors are the detector's, so two of them know hardly more than the better one: the sigmas of a pair are
+    widened alike until its information is that of its best method.
+    """
+    information: dict[Pair, dict[str, float]] = {}
+    for e in edges:
+        if e.method in _FROM_KEYPOINTS:
+            methods = information.setdefault((e.a, e.b), {})
+            methods[e.method] = methods.get(e.method, 0.0) + e.sigma_s**-2
+    factor = {pair: float(np.sqrt(sum(own.values()) / max(own.values()))) for pair, own in information.items()}
+    return np.array([factor[e.a, e.b] if e.method in _FROM_KEYPOINTS else 1.0 for e in edges])
 
 
 def _middle_times(cameras: Sequence[str], edges: Sequence[PairwiseOffset]) -> dict[str, float]:
@@ -410,6 +429,8 @@ def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) 
         return "known by offset_hint_s alone: no pair with it could be estimated"
     if methods == {"correlation"}:
         return "by the correlation of movements alone: give --calib for clocks to a few milliseconds"
+    if methods == {"learned"} and (windows := sum(e.support.windows for e in own if e.accepted)) < options.good_windows:
+        return f"by {windows} windows of movement alone, which may repeat itself: give --calib or a longer recording"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
         return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
     accepted = {(e.a, e.b) for e in own if e.accepted}

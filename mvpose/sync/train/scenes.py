@@ -1,7 +1,7 @@
 """The world that networks learn from: real motion seen by random pairs of cameras at true continuous times.
 
-World frame: metres, Z up, the floor at z = 0, the room's centre at the origin, as in ``mvpose.synthetic``. World time is
-seconds from an instant of the scene; a view's own time starts at its first frame.
+World frame: metres, Z up, the floor at z = 0, the room's centre at the origin, as in ``mvpose.synthetic``. World time
+is seconds from an instant of the scene; a view's own time starts at its first frame.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Scenes:
         return torch.cat([ground, xyz[..., 2:]], dim=-1)
 
     def project(self, world_s: Tensor) -> tuple[Tensor, Tensor]:
-        """Return true pixels (B, 2, T, J, 2), NaN out of view, and heights of the people (B, 2, T), px, at (B, 2, T)."""
+        """Return true pixels (B, 2, T, J, 2), NaN out of view, and people's heights (B, 2, T), px, at (B, 2, T)."""
         views = []
         for v in range(2):
             xyz = self.people_at(world_s[:, v], v)

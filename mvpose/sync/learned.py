@@ -1,0 +1,291 @@
+"""The learned estimate of a pair over whole recordings: windows in which people move, compared by LagFormer, added up.
+
+A window's log-likelihood ratio says how much likelier its people are at an offset than if they had nothing to do with
+each other. Windows are nearly independent, so the ratios add up to one posterior of the pair, tempered for what they
+share; it has as many modes as the motion has repetitions. First every window of one camera meets every window of the
+other, which covers every offset of the recordings; then windows are cut anew at the best offsets, where they overlap
+fully.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvpose.calib.camera import Camera
+from mvpose.keypoints import Keypoints2D
+from mvpose.sync.clips import ClipPairs
+from mvpose.sync.coarse import LagCurve
+from mvpose.sync.lagformer import LagFormer, LagPosterior
+from mvpose.sync.pretrained import WEIGHTS
+from mvpose.sync.weights import load_weights
+from mvpose.sync.windows import (
+    WINDOW_S,
+    Track,
+    Windows,
+    clip_tracks,
+    cut_windows,
+    every_window,
+    frames_per_window,
+)
+
+_MOST_WINDOWS = 40  # of one camera in the search, and in each epoch of the refinement
+MOMENTS = 2.0
+"""Independent moments in a window, as a ``LagCurve`` counts them."""
+
+_HOP_A_S, _HOP_B_S = 1.0, 0.5
+_GRID_S = 0.02  # of the search's curve
+_FINE_S = 0.001
+_BATCH = 512
+_LEAST_NATS = -2.0  # what one window may hold against an offset: its person may be hidden from the other camera
+
+# Powers of the summed likelihoods, without rays and with: windows overlap by half, and a detector's bias outlasts them.
+# Chosen on recordings of the val split so that z-scores have about unit variance.
+_TEMPER = {False: 0.5, True: 0.7}
+_UNMODELLED_S = 0.0015
+
+
+@dataclass(frozen=True)
+class LearnedView:
+    """One camera, ready to be compared.
+
+    Attributes:
+        tracks: Its people.
+        camera: Its calibration, if there is one.
+        size_px: Width and height of its image.
+    """
+
+    tracks: list[Track]
+    camera: Camera | None
+    size_px: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LearnedFit:
+    """The offset over an epoch.
+
+    Attributes:
+        at_s: Middle of the windows, on a's time.
+        offset_s: Mean of the posterior's main mode.
+        sigma_s: Its standard deviation.
+        windows: How many windows it comes from.
+        nats: Their summed log-likelihood ratio at the offset.
+        seconds: Time that they cover.
+        joints: How many joints were seen in a's windows.
+    """
+
+    at_s: float
+    offset_s: float
+    sigma_s: float
+    windows: int
+    nats: float
+    seconds: float
+    joints: int
+
+
+def learned_views(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None) -> dict[str, LearnedView]:
+    """Return every camera's people with the joints that the networks know."""
+    return {name: _view(k, None if cameras is None else cameras[name]) for name, k in keypoints.items()}
+
+
+def _view(keypoints: Keypoints2D, camera: Camera | None) -> LearnedView:
+    return LearnedView(clip_tracks(keypoints, camera), camera, keypoints.size_px)
+
+
+@cache
+def shipped_network(rays: bool) -> LagFormer:
+    """Return the network that comes with the package.
+
+    Raises:
+        FormatError: Its weights are damaged.
+    """
+    network = LagFormer(rays=rays)
+    load_weights(network, WEIGHTS / f"{'lagformer-rays' if rays else 'lagformer'}.safetensors")
+    return network.eval()
+
+
+def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCurve | None:
+    """Score all offsets at which two recordings overlap, without a calibration.
+
+    Args:
+        a: One camera.
+        b: The other.
+        network: Compares image coordinates.
+
+    Returns:
+        The curve; None if somebody moves in one camera at most.
+    """
+    if not a.tracks or not b.tracks:
+        return None
+    frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
+    windows_a = cut_windows(a.tracks, *every_window(a.tracks, _HOP_A_S), frames)
+    windows_a = windows_a.rows(_most_moving(windows_a))
+    windows_b = cut_windows(b.tracks, *every_window(b.tracks, _HOP_B_S), frames)
+    if not len(windows_a):
+        return None
+    lags = windows_b.opens_s[None] - windows_a.opens_s[:, None]  # (A, B)
+    low, high = lags.min() - _HOP_B_S, lags.max() + _HOP_B_S
+    grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
+    reach = int(_HOP_B_S * 0.6 / _GRID_S)
+    best = np.full((len(windows_a), len(grid)), -np.inf, dtype=np.float32)
+    centre = np.round((lags - low) / _GRID_S).astype(int)
+    with torch.inference_mode():
+        curves = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
+        index_a, index_b = (i.ravel() for i in np.indices(lags.shape))
+        for part in _parts(len(index_a)):
+            pair = curves.pair(torch.from_numpy(index_a[part]), torch.from_numpy(index_b[part] + len(windows_a)))
+            posterior = network.compare(pair, torch.full((len(pair.embedding),), 0.1))
+            cell = centre[index_a[part], index_b[part]][:, None] + np.arange(-reach, reach + 1)
+            inside = (cell >= 0) & (cell < len(grid))
+            cell = np.clip(cell, 0, len(grid) - 1)
+            offset = torch.from_numpy((grid[cell] - lags[index_a[part], index_b[part]][:, None]).astype(np.float32))
+            nats = np.where(inside, posterior.log_likelihood_ratio(offset).numpy(), -np.inf)
+            np.maximum.at(best, (index_a[part][:, None], cell), nats)
+    met = np.isfinite(best)
+    moments = met.sum(0) * MOMENTS
+    evidence = _TEMPER[network.rays] * np.where(met, np.maximum(best, _LEAST_NATS), 0.0).sum(0)
+    overlap = moments / moments.max()
+    evidence = np.where(moments > 0, evidence + 2.0 * np.log(np.maximum(overlap, 1e-6)), -np.inf)
+    return LagCurve(grid, evidence, np.maximum(moments, 1e-9).astype(float))
+
+
+def fit_learned(
+    a: LearnedView,
+    b: LearnedView,
+    network: LagFormer,
+    around_s: float,
+    window: tuple[float, float] = (-np.inf, np.inf),
+) -> LearnedFit | None:
+    """Refine an offset: cut windows at it in both cameras, add up their posteriors, and once more where that leads.
+
+    Args:
+        a: One camera.
+        b: The other; both calibrated if the network compares rays.
+        network: Compares the windows.
+        around_s: Offset to start from, within half a second.
+        window: Only windows that open within these bounds of a's time.
+
+    Returns:
+        The fit; None if nobody is seen by both.
+    """
+    fit = None
+    for _ in range(2):
+        fit = _fit_once(a, b, network, around_s, window)
+        if fit is None:
+            return None
+        around_s = fit.offset_s
+    return fit
+
+
+def _fit_once(
+    a: LearnedView, b: LearnedView, network: LagFormer, around_s: float, bounds: tuple[float, float]
+) -> LearnedFit | None:
+    opens, whose = every_window(a.tracks, _HOP_A_S)
+    inside = (opens >= bounds[0]) & (opens < bounds[1])
+    frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
+    windows_a = cut_windows(a.tracks, opens[inside], whose[inside], frames)
+    windows_a = windows_a.rows(_most_moving(windows_a))
+    index_a, index_b = _candidates(windows_a, b.tracks, around_s)
+    if not len(index_a):
+        return None
+    windows_b = cut_windows(b.tracks, windows_a.opens_s[index_a] + around_s, index_b, frames)
+    grid = np.arange(-0.55, 0.55 + _FINE_S / 2, _FINE_S)
+    nats = np.concatenate(
+        [
+            _compare(network, windows_a.rows(index_a[part]), windows_b.rows(part), a, b)
+            .log_likelihood_ratio(torch.from_numpy(grid.astype(np.float32)).expand(len(index_a[part]), -1))
+            .numpy()
+            for part in _parts(len(index_a))
+        ]
+    )
+    per_window = np.full((len(windows_a), len(grid)), -np.inf)
+    np.maximum.at(per_window, index_a, nats)  # whoever of b fits best
+    met = np.isfinite(per_window[:, 0])
+    total = np.maximum(per_window[met], _LEAST_NATS).sum(0)
+    peak = int(np.argmax(total))
+    weight = np.exp(_TEMPER[network.rays] * (total - total[peak]))
+    weight[np.abs(grid - grid[peak]) > 0.3] = 0.0
+    mean = float((weight * grid).sum() / weight.sum())
+    variance = float((weight * (grid - mean) ** 2).sum() / weight.sum())
+    used = windows_a.opens_s[met]
+    return LearnedFit(
+        at_s=float(used.mean() + WINDOW_S / 2),
+        offset_s=around_s + mean,
+        sigma_s=float(np.sqrt(variance + _UNMODELLED_S**2)),
+        windows=int(met.sum()),
+        nats=float(_TEMPER[network.rays] * total[peak]),
+        seconds=float(min(np.ptp(used) + WINDOW_S, met.sum() * WINDOW_S)),
+        joints=int(np.isfinite(windows_a.xy_px[met, ..., 0]).sum()),
+    )
+
+
+def common_time(a: LearnedView, b: LearnedView, offset_s: float) -> tuple[float, float]:
+    """Return when both cameras see somebody, at an offset, on a's time."""
+    spans_a, spans_b = ([track.span_s for track in view.tracks] for view in (a, b))
+    start = max(min(s for s, _ in spans_a), min(s for s, _ in spans_b) - offset_s)
+    return start, min(max(e for _, e in spans_a), max(e for _, e in spans_b) - offset_s)
+
+
+def _candidates(windows: Windows, tracks: Sequence[Track], offset_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (n,) of a window and a track of the other camera that is seen for a good part of it then."""
+    opens = windows.opens_s[:, None] + offset_s
+    first = np.array([track.span_s[0] for track in tracks])
+    last = np.array([track.span_s[1] for track in tracks])
+    common = np.minimum(opens + WINDOW_S, last) - np.maximum(opens, first)
+    window, track = np.nonzero(common >= min(0.3 * WINDOW_S, 0.9 * float((last - first).max())))
+    return window, track
+
+
+def _most_moving(windows: Windows) -> np.ndarray:
+    """Return which windows to use, in order of time: the one that moves most in each of equal shares of them."""
+    motion = windows.motion()
+    order = np.argsort(windows.opens_s, kind="stable")
+    shares = np.array_split(order, min(_MOST_WINDOWS, max(len(order), 1)))
+    return np.array([share[int(np.argmax(motion[share]))] for share in shares if len(share)], dtype=int)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for start in range(0, count, _BATCH):
+        yield slice(start, min(start + _BATCH, count))
+
+
+def _compare(network: LagFormer, wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> LagPosterior:
+    with torch.inference_mode():
+        pairs = _pairs(_stack(wa.xy_px, wb.xy_px), _stack(wa.score, wb.score), _stack(wa.time_s, wb.time_s), (a, b))
+        return network.compare(network.encode(pairs, WINDOW_S), pairs.frame_s)
+
+
+def _unpaired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPairs:
+    """Put all windows of a, then all of b, into pairs of any two, to be encoded; the last may repeat."""
+
+    def fold(x: np.ndarray, y: np.ndarray) -> Tensor:
+        both = np.concatenate([x, y])
+        both = np.concatenate([both, both[-1:]]) if len(both) % 2 else both
+        return torch.from_numpy(both).unflatten(0, (-1, 2))
+
+    uncalibrated = (replace(a, camera=None), replace(b, camera=None))
+    return _pairs(fold(wa.xy_px, wb.xy_px), fold(wa.score, wb.score), fold(wa.time_s, wb.time_s), uncalibrated)
+
+
+def _stack(x: np.ndarray, y: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.stack([x, y], axis=1))
+
+
+def _pairs(xy: Tensor, score: Tensor, time_s: Tensor, views: tuple[LearnedView, LearnedView]) -> ClipPairs:
+    def repeated(values: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(values).astype(np.float32)).expand(len(xy), *(-1,) * (values[0].ndim + 1))
+
+    cameras = [view.camera for view in views]
+    return ClipPairs(
+        xy,
+        score,
+        time_s,
+        repeated([np.full((3, 3), np.nan) if c is None else c.K for c in cameras]),
+        repeated([np.full((3, 4), np.nan) if c is None else c.cam_from_world[:3] for c in cameras]),
+        repeated([np.array(view.size_px) for view in views]),
+    )
