@@ -129,33 +129,40 @@ class LagFormer(nn.Module):
 
     def forward(self, pairs: ClipPairs) -> LagPosterior:
         """Return the posterior of each pair; clips in which nothing is seen get a wide one."""
-        return self.compare(self.encode(pairs), pairs.frame_s)
+        return self.compare(*self.encode(pairs), pairs.frame_s)
 
-    def encode(self, pairs: ClipPairs, duration_s: float | None = None) -> Curves:
-        """Return both views' embedding curves; without rays a view's do not depend on the other view.
+    def encode(self, pairs: ClipPairs, duration_s: float | None = None) -> tuple[Curves, Curves]:
+        """Return both views' curves; without rays a view's do not depend on the other view.
 
         Args:
             pairs: The clips.
-            duration_s: How long they last; by default as long as the longest. Curves of one duration can be paired.
+            duration_s: How long they last; by default as long as the longest. Curves of one duration can be compared.
         """
         with torch.no_grad(), torch.autocast(pairs.xy.device.type, enabled=False):
             xy = _epipolar_coordinates(pairs) if self.rays else _body_coordinates(pairs)
             track = _on_grid(xy, pairs, float(pairs.time_s.max()) if duration_s is None else duration_s)
+            moments = _spectrum(_angle_moments(track) if self.rays else _place_moments(track), self.lag_count)
         h = self.embed(track.tokens())
         for layer in self.layers:
             h = layer(h)
-        curves = self.curves(self.norm(h)).float().unflatten(-1, (_PATCH, self.groups, -1))  # (2B, G/patch, patch, …)
-        return Curves(curves.flatten(1, 2).permute(0, 2, 3, 1).unflatten(0, (-1, 2)), track)
+        embedding = self.curves(self.norm(h)).float().unflatten(-1, (_PATCH, self.groups, -1))
+        embedding = embedding.flatten(1, 2).permute(0, 2, 3, 1).unflatten(0, (-1, 2))  # (B, 2, groups, dimensions, G)
+        length = embedding.shape[-1]
+        spectra = _spectrum(embedding, self.lag_count)
+        return Curves(spectra[:, 0], moments[:, 0], length), Curves(spectra[:, 1], moments[:, 1], length)
 
-    def compare(self, curves: Curves, frame_s: Tensor) -> LagPosterior:
-        """Return the posterior (B,) of the offset between two views' curves."""
+    def compare(self, a: Curves, b: Curves, frame_s: Tensor) -> LagPosterior:
+        """Return the posterior (B,) of the offset between two views' curves; one of a may meet many of b.
+
+        Args:
+            a: The first view's curves.
+            b: The second view's.
+            frame_s: (B,) duration of a frame.
+        """
         with torch.no_grad(), torch.autocast(frame_s.device.type, enabled=False):
-            known = (_plane_agreement if self.rays else _rank)(curves.track, self.lag_count)
-        a, b = (
-            _spectrum(curves.embedding[:, 0], self.lag_count).conj(),
-            _spectrum(curves.embedding[:, 1], self.lag_count),
-        )
-        alike = _over_lags((a * b).sum(2), curves.embedding.shape[-1], self.lag_count) * self.gain[:, None]
+            known = (_plane_agreement if self.rays else _rank)(a, b, self.lag_count)
+        product = (a.embedding.conj() * b.embedding).sum(2)
+        alike = _over_lags(product, a.length, self.lag_count) * self.gain[:, None]
         features = torch.cat([alike, known], dim=1)
         (logit, shift, width), unrelated = self._judge(features)
         (logit_back, shift_back, width_back), unrelated_back = self._judge(features.flip(-1))
@@ -256,25 +263,21 @@ class Track:
 
 @dataclass(frozen=True)
 class Curves:
-    """What the encoder makes of both views.
+    """What the encoder makes of a view of each pair, as spectra: compared with many others, they are wanted once.
 
     Attributes:
-        embedding: (B, 2, groups, dimensions, G) curves over the time grid.
-        track: The joints that they were made of.
+        embedding: (B, groups, dimensions, frequencies) of the embedding curves.
+        moments: (B, n, J, frequencies) of what geometry compares.
+        length: Points of the time grid.
     """
 
     embedding: Tensor
-    track: Track
+    moments: Tensor
+    length: int
 
-    def pair(self, view_a: Tensor, view_b: Tensor) -> Curves:
-        """Return other pairs (n,) of the 2B views, counted as (pair, view) in row-major order."""
-
-        def pick(values: Tensor) -> Tensor:
-            flat = values.flatten(0, 1)
-            return torch.stack([flat[view_a], flat[view_b]], dim=1)
-
-        track = self.track
-        return Curves(pick(self.embedding), Track(pick(track.xy), pick(track.known), pick(track.score)))
+    def rows(self, index: slice) -> Curves:
+        """Return those of some of the pairs."""
+        return Curves(self.embedding[index], self.moments[index], self.length)
 
 
 def _on_grid(xy: Tensor, pairs: ClipPairs, duration_s: float) -> Track:
@@ -365,18 +368,18 @@ def _padded(length: int, lag_count: int) -> int:
     return -(-(length + lag_count) // 16) * 16  # a multiple of 16 transforms fast
 
 
-def _rank(track: Track, lag_count: int) -> Tensor:
+def _place_moments(track: Track) -> Tensor:
+    """Return (B, 2, 6, J, G): known, x, y and their products."""
+    x, y = track.xy.unbind(-1)
+    return torch.stack([track.known, x, y, x * x, y * y, x * y], dim=2).transpose(3, 4)
+
+
+def _rank(curves_a: Curves, curves_b: Curves, lag_count: int) -> Tensor:
     """Return (B, 7, L): log eigenvalues of the covariance of (x_a, y_a, x_b, y_b) in common moments, and how many."""
-
-    def moments(view: int) -> Tensor:
-        known = track.known[:, view]
-        x, y = track.xy[:, view].unbind(-1)
-        return _spectrum(torch.stack([known, x, y, x * x, y * y, x * y], dim=1).transpose(2, 3), lag_count)
-
-    a, b = moments(0).conj(), moments(1)  # (B, 6, J, frequencies)
+    a, b = curves_a.moments.conj(), curves_b.moments
     index = [(0, 0), *((i, 0) for i in range(1, 6)), *((0, i) for i in range(1, 6)), (1, 1), (1, 2), (2, 1), (2, 2)]
     products = torch.stack([(a[:, i] * b[:, j]).sum(1) for i, j in index], dim=1)
-    sums = _over_lags(products, track.known.shape[2], lag_count)
+    sums = _over_lags(products, curves_a.length, lag_count)
     count = sums[:, 0]
     ax, ay, axx, ayy, axy, bx, by, bxx, byy, bxy, xx, xy, yx, yy = (sums[:, 1:] / count.clamp(min=0.5)[:, None]).unbind(
         1
@@ -396,18 +399,19 @@ def _rank(track: Track, lag_count: int) -> Tensor:
     return torch.cat([eigenvalue, torch.stack([enough.float(), common, count * eigenvalue[:, 0] / 100], dim=1)], dim=1)
 
 
-def _plane_agreement(track: Track, lag_count: int) -> Tensor:
+def _angle_moments(track: Track) -> Tensor:
+    """Return (B, 2, 3, J, G): known, the angle about the baseline in metres at the body, its square."""
+    about = track.xy[..., 1] / 2
+    return torch.stack([track.known, about, about**2], dim=2).transpose(3, 4)
+
+
+def _plane_agreement(curves_a: Curves, curves_b: Curves, lag_count: int) -> Tensor:
     """Return (B, J + 6, L): log mean squares of the angle's differences, by joint and over all, biased and not."""
-
-    def moments(view: int) -> Tensor:
-        known, about = track.known[:, view], track.xy[:, view, ..., 1] / 2  # (B, G, J), metres
-        return _spectrum(torch.stack([known, about, about**2], dim=1).transpose(2, 3), lag_count)
-
-    a, b = moments(0).conj(), moments(1)
+    a, b = curves_a.moments.conj(), curves_b.moments
     common = a[:, 0] * b[:, 0]
     first = a[:, 1] * b[:, 0] - a[:, 0] * b[:, 1]
     second = a[:, 2] * b[:, 0] - 2 * a[:, 1] * b[:, 1] + a[:, 0] * b[:, 2]
-    sums = _over_lags(torch.stack([common, first, second], dim=1), track.known.shape[2], lag_count)
+    sums = _over_lags(torch.stack([common, first, second], dim=1), curves_a.length, lag_count)
     count, first, second = sums.unbind(1)  # (B, J, L)
     there = (count > 0.5).float()
     count = count.clamp(min=0.5)

@@ -34,7 +34,7 @@ from mvpose.sync.windows import (
     frames_per_window,
 )
 
-_MOST_WINDOWS = 40  # of one camera in the search, and in each epoch of the refinement
+_SEARCHED, _REFINED = 24, 40  # windows of one camera at most, in the search and in each epoch of the refinement
 MOMENTS = 2.0
 """Independent moments in a window, as a ``LagCurve`` counts them."""
 
@@ -124,7 +124,7 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
         return None
     frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
     windows_a = cut_windows(a.tracks, *every_window(a.tracks, _HOP_A_S), frames)
-    windows_a = windows_a.rows(_most_moving(windows_a))
+    windows_a = windows_a.rows(_most_moving(windows_a, _SEARCHED))
     windows_b = cut_windows(b.tracks, *every_window(b.tracks, _HOP_B_S), frames)
     if not len(windows_a):
         return None
@@ -133,19 +133,18 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
     reach = int(_HOP_B_S * 0.6 / _GRID_S)
     best = np.full((len(windows_a), len(grid)), -np.inf, dtype=np.float32)
-    centre = np.round((lags - low) / _GRID_S).astype(int)
     with torch.inference_mode():
-        curves = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
-        index_a, index_b = (i.ravel() for i in np.indices(lags.shape))
-        for part in _parts(len(index_a)):
-            pair = curves.pair(torch.from_numpy(index_a[part]), torch.from_numpy(index_b[part] + len(windows_a)))
-            posterior = network.compare(pair, torch.full((len(pair.embedding),), 0.1))
-            cell = centre[index_a[part], index_b[part]][:, None] + np.arange(-reach, reach + 1)
+        curves_a, curves_b = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
+        curves_b = curves_b.rows(slice(len(windows_b)))
+        frame_s = torch.full((len(windows_b),), 0.1)
+        for n, own_lags in enumerate(lags):
+            posterior = network.compare(curves_a.rows(slice(n, n + 1)), curves_b, frame_s)
+            cell = np.round((own_lags - low) / _GRID_S).astype(int)[:, None] + np.arange(-reach, reach + 1)
             inside = (cell >= 0) & (cell < len(grid))
             cell = np.clip(cell, 0, len(grid) - 1)
-            offset = torch.from_numpy((grid[cell] - lags[index_a[part], index_b[part]][:, None]).astype(np.float32))
+            offset = torch.from_numpy((grid[cell] - own_lags[:, None]).astype(np.float32))
             nats = np.where(inside, posterior.log_likelihood_ratio(offset).numpy(), -np.inf)
-            np.maximum.at(best, (index_a[part][:, None], cell), nats)
+            np.maximum.at(best[n], cell, nats)
     met = np.isfinite(best)
     moments = met.sum(0) * MOMENTS
     evidence = _TEMPER[network.rays] * np.where(met, np.maximum(best, _LEAST_NATS), 0.0).sum(0)
@@ -189,7 +188,7 @@ def _fit_once(
     inside = (opens >= bounds[0]) & (opens < bounds[1])
     frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
     windows_a = cut_windows(a.tracks, opens[inside], whose[inside], frames)
-    windows_a = windows_a.rows(_most_moving(windows_a))
+    windows_a = windows_a.rows(_most_moving(windows_a, _REFINED))
     index_a, index_b = _candidates(windows_a, b.tracks, around_s)
     if not len(index_a):
         return None
@@ -241,11 +240,11 @@ def _candidates(windows: Windows, tracks: Sequence[Track], offset_s: float) -> t
     return window, track
 
 
-def _most_moving(windows: Windows) -> np.ndarray:
+def _most_moving(windows: Windows, most: int) -> np.ndarray:
     """Return which windows to use, in order of time: the one that moves most in each of equal shares of them."""
     motion = windows.motion()
     order = np.argsort(windows.opens_s, kind="stable")
-    shares = np.array_split(order, min(_MOST_WINDOWS, max(len(order), 1)))
+    shares = np.array_split(order, min(most, max(len(order), 1)))
     return np.array([share[int(np.argmax(motion[share]))] for share in shares if len(share)], dtype=int)
 
 
@@ -256,36 +255,33 @@ def _parts(count: int) -> Iterator[slice]:
 
 def _compare(network: LagFormer, wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> LagPosterior:
     with torch.inference_mode():
-        pairs = _pairs(_stack(wa.xy_px, wb.xy_px), _stack(wa.score, wb.score), _stack(wa.time_s, wb.time_s), (a, b))
-        return network.compare(network.encode(pairs, WINDOW_S), pairs.frame_s)
+        pairs = _paired(wa, wb, a, b)
+        return network.compare(*network.encode(pairs, WINDOW_S), pairs.frame_s)
 
 
 def _unpaired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPairs:
-    """Put all windows of a, then all of b, into pairs of any two, to be encoded; the last may repeat."""
-
-    def fold(x: np.ndarray, y: np.ndarray) -> Tensor:
-        both = np.concatenate([x, y])
-        both = np.concatenate([both, both[-1:]]) if len(both) % 2 else both
-        return torch.from_numpy(both).unflatten(0, (-1, 2))
-
+    """Put windows of a beside windows of b, whatever they are, only to be encoded; of the fewer the last repeats."""
+    rows = np.arange(max(len(wa), len(wb)))
+    wa, wb = (w.rows(np.minimum(rows, len(w) - 1)) for w in (wa, wb))
     uncalibrated = (replace(a, camera=None), replace(b, camera=None))
-    return _pairs(fold(wa.xy_px, wb.xy_px), fold(wa.score, wb.score), fold(wa.time_s, wb.time_s), uncalibrated)
+    return _paired(wa, wb, *uncalibrated)
 
 
-def _stack(x: np.ndarray, y: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.stack([x, y], axis=1))
+def _paired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPairs:
+    """Return windows (N,) of both cameras as pairs of clips."""
 
+    def both(x: np.ndarray, y: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([x, y], axis=1))
 
-def _pairs(xy: Tensor, score: Tensor, time_s: Tensor, views: tuple[LearnedView, LearnedView]) -> ClipPairs:
     def repeated(values: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(values).astype(np.float32)).expand(len(xy), *(-1,) * (values[0].ndim + 1))
+        return torch.from_numpy(np.stack(values).astype(np.float32)).expand(len(wa), *(-1,) * (values[0].ndim + 1))
 
-    cameras = [view.camera for view in views]
+    cameras = (a.camera, b.camera)
     return ClipPairs(
-        xy,
-        score,
-        time_s,
+        both(wa.xy_px, wb.xy_px),
+        both(wa.score, wb.score),
+        both(wa.time_s, wb.time_s),
         repeated([np.full((3, 3), np.nan) if c is None else c.K for c in cameras]),
         repeated([np.full((3, 4), np.nan) if c is None else c.cam_from_world[:3] for c in cameras]),
-        repeated([np.array(view.size_px) for view in views]),
+        repeated([np.array(view.size_px) for view in (a, b)]),
     )
