@@ -526,17 +526,21 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
         click.echo(f"\n{result.report}")
 
 
+def _motion_option(holds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--data",
+        type=_PATH,
+        envvar="MVPOSE_MOTION",
+        default=Path("data/cmu_motion"),
+        show_default=True,
+        show_envvar=True,
+        help=f"Folder of motion: {holds}",
+    )
+
+
 @cli.command(short_help="Train a network of the synchronisation.")
 @click.argument("config", type=_PATH)
-@click.option(
-    "--data",
-    type=_PATH,
-    envvar="MVPOSE_MOTION",
-    default=Path("data/cmu_motion"),
-    show_default=True,
-    show_envvar=True,
-    help="Folder of motion: packs *_train.npz and *_val.npz, or BVH files.",
-)
+@_motion_option("packs *_train.npz and *_val.npz, or BVH files.")
 @click.option("--work-dir", type=_PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of weights and clips.  [default: CONFIG's, else 0]")
@@ -591,15 +595,7 @@ def bench() -> None:
 
 
 @bench.command("sync", short_help="The networks of the synchronisation against each other and the physical limit.")
-@click.option(
-    "--data",
-    type=_PATH,
-    envvar="MVPOSE_MOTION",
-    default=Path("data/cmu_motion"),
-    show_default=True,
-    show_envvar=True,
-    help="Folder of motion: packs *_train.npz, *_val.npz and *_test.npz.",
-)
+@_motion_option("packs *_train.npz, *_val.npz and *_test.npz.")
 @click.option(
     "--work-dir", type=_PATH, default=Path("work_dirs/bench"), show_default=True, help="Weights, logs, checkpoints."
 )

@@ -7,7 +7,7 @@ motion of its test split is for reporting; constants were chosen on val.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock
 from mvpose.detect.tracks import track_people
 from mvpose.errors import FormatError
+from mvpose.pipeline import Progress
 from mvpose.recon.metrics import clock_errors
 from mvpose.sync.estimate import estimate_offsets
 from mvpose.sync.offsets import Method
@@ -96,9 +97,7 @@ class Score:
 SECONDS, FPS = (5.0, 10.0, 20.0, 60.0), (10.0, 30.0, 60.0)
 
 
-def compare_estimators(
-    data: Path, seeds: Sequence[int], progress: Callable[[str, int, int], None]
-) -> dict[Case, dict[str, Score]]:
+def compare_estimators(data: Path, seeds: Sequence[int], progress: Progress) -> dict[Case, dict[str, Score]]:
     """Return each estimator's score by its title, for all lengths and frame rates.
 
     Args:

@@ -73,7 +73,8 @@ def find_offsets(labelled: LabelledPairs, recipe: Recipe) -> Decision:
 
     Args:
         labelled: Pairs drawn by the recipe; all of the scenes is used but when the clips were taken.
-        recipe: What is known beforehand: the noise, the longest offset, whether offsets are whole frames.
+        recipe: What is known beforehand: the noise, the longest offset, whether offsets are whole frames; clips open
+            with their first frame (no ``phase``).
     """
     grid = start_grid(recipe)
     chunks = (_rows(labelled, slice(k, k + _CHUNK)) for k in range(0, len(labelled.pairs), _CHUNK))

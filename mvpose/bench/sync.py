@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,9 @@ from torch import Tensor
 from mvpose.bench.cost import Cost, measure_cost
 from mvpose.bench.oracle import find_offsets
 from mvpose.errors import FormatError, WorkspaceError
+from mvpose.pipeline import Progress
 from mvpose.sync.baselines.correlation import correlate
 from mvpose.sync.clips import Decision
-from mvpose.sync.lagformer import LagFormer
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.train.config import Training
 from mvpose.sync.train.dataset import MotionFolder
@@ -64,13 +64,6 @@ _PAPER: dict[str, tuple[float | None, ...]] = {
 }
 
 
-class Progress(Protocol):
-    """Is told how far a stage is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Take note that ``done`` of ``total`` is done."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is to be compared.
@@ -90,7 +83,7 @@ class Plan:
     data: Path
     work_dir: Path
     rows: tuple[str, ...] = (*ROWS, *READY)
-    clips: int = 256_000
+    clips: int = 160_000
     seeds: int = 3
     pairs: int = 8192
     integer: bool = False
@@ -100,6 +93,9 @@ class Plan:
     def __post_init__(self) -> None:
         _check_known(self.rows, (*ROWS, *READY))
         _check_known([name for name, _ in self.weights], tuple(ROWS))
+        for one in (*self.rows, *self.weights):
+            if (*self.rows, *self.weights).count(one) > 1:
+                raise FormatError(f"{one if isinstance(one, str) else one[1]} is named twice; once is enough")
 
     @property
     def recipe(self) -> Recipe:
@@ -125,7 +121,7 @@ class Estimator:
         decide: Its decisions; all but the oracle look at the pairs alone.
         clips: Pairs that it was trained on; None if it was not.
         network: None if it has none.
-        any_length: Whether clips may be longer than 5 frames.
+        any_length: Whether it is made for clips of any length, and not of 5 frames.
     """
 
     name: str
@@ -297,7 +293,7 @@ def trained_row(name: str, seed: int, plan: Plan, progress: Progress) -> Estimat
         from mvpose.sync.train.run import train  # mmengine is needed to train only
 
         train(training, data, plan.work_dir / stem, progress, resume=True, command="mvpose bench sync")
-        (plan.work_dir / stem / path.with_stem(name).name).replace(path)
+        (plan.work_dir / stem / f"{name}.safetensors").replace(path)
     network = training.network.build()
     check_training(path, load_weights(network, path), training, data.digest())
     return network_row(training.network, network, training.clips // training.batch * training.batch)
@@ -339,12 +335,13 @@ def network_row(row: Row, network: Any, clips: int | None) -> Estimator:
             parts = (labelled.pairs.rows(slice(k, k + _BATCH)) for k in range(0, len(labelled.pairs), _BATCH))
             return join_decisions([network.decide(network(part)) for part in parts])
 
-    return Estimator(row.name, row.title, decide, clips, network, isinstance(network, LagFormer))
+    return Estimator(row.name, row.title, decide, clips, network, row.any_clips)
 
 
 def _titled(name: str, path: Path, plan: Plan) -> Row:
     row = comparison(whole_frames=plan.integer)[name]
-    return replace(row, title=f"{row.title}, {path.stem}")
+    alone = sum(path.stem == other.stem for _, other in plan.weights) == 1  # trainings name their files by the row
+    return replace(row, title=f"{row.title}, {path.stem if alone else path.with_suffix('')}")
 
 
 def _loaded(row: Row, path: Path) -> Estimator:

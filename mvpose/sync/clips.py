@@ -44,7 +44,7 @@ class ClipPairs:
     @property
     def frame_s(self) -> Tensor:
         """(B,) mean duration of a frame, seconds."""
-        return self.time_s[:, :, -1].mean(1) / (self.time_s.shape[-1] - 1)
+        return (self.time_s[:, :, -1] - self.time_s[:, :, 0]).mean(1) / (self.time_s.shape[-1] - 1)
 
     def swapped(self) -> ClipPairs:
         """Return the same pairs with the views exchanged, which changes the sign of the offset."""

@@ -30,13 +30,13 @@ from mvpose.sync.clips import ClipPairs, Decision
 STEP_S = 0.05
 """Spacing of the time grid and of the lags; human motion has little above 6 Hz."""
 
-MARGIN_S = (
-    0.6  # how far an embedding curve reaches beyond its clip: with less, clips side by side could not be compared
-)
+MARGIN_S = 0.6
+"""How far an embedding curve reaches beyond its clip: with less, clips side by side could not be compared."""
+
 LONGEST_LAG_S = 0.65
 UNRELATED_SHARE = 0.2  # of the pairs that LagFormer is trained on
 _PATCH = 2  # grid points in one token
-_FASTEST_MPS = 6.0  # coordinates of rays further from the body than this are clipped, metres
+_FURTHEST_M = 6.0  # coordinates of rays further from the body than this are clipped
 _LEAST_SIGMA_S, _MOST_SIGMA_S = 0.004, 0.15
 _CHANCE = 1e-3  # share of a uniform density over the lags: no single window may rule an offset out for good
 
@@ -125,7 +125,7 @@ class LagFormer(nn.Module):
     @property
     def lags_s(self) -> Tensor:
         """(L,) the lags that curves are correlated at."""
-        return torch.arange(-self.lag_count, self.lag_count + 1) * STEP_S
+        return torch.arange(-self.lag_count, self.lag_count + 1, device=self.distance.device) * STEP_S
 
     def forward(self, pairs: ClipPairs) -> LagPosterior:
         """Return the posterior of each pair; clips in which nothing is seen get a wide one."""
@@ -192,12 +192,12 @@ class LagFormer(nn.Module):
     @staticmethod
     def decide(posterior: LagPosterior) -> Decision:
         """Return the likeliest whole frame, its likeliest tenth, and the median with the standard deviation."""
-        tenths = torch.arange(-60, 61) / 10
+        tenths = torch.arange(-60, 61, device=posterior.frame_s.device) / 10
         mass = posterior.mass(tenths * posterior.frame_s[:, None])  # (B, 120)
         mass = mass / mass.sum(-1, keepdim=True).clamp(min=1e-9)
         folded = (mass[:, 60:] + mass[:, :60].flip(-1)).unflatten(-1, (6, 10))
         ex = folded.sum(-1).argmax(-1)
-        tenth = folded[torch.arange(len(ex)), ex].argmax(-1)
+        tenth = folded[torch.arange(len(ex), device=ex.device), ex].argmax(-1)
         below = mass.cumsum(-1)
         cell = (below < 0.5).sum(-1, keepdim=True).clamp(max=119)
         within = (0.5 - (below - mass).gather(1, cell)) / mass.gather(1, cell).clamp(min=1e-9)
@@ -240,7 +240,7 @@ def lag_loss(posterior: LagPosterior, offset_frames: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Track:
+class GridTrack:
     """Joints of both views on one time grid that reaches beyond the clips.
 
     Attributes:
@@ -280,19 +280,19 @@ class Curves:
         return Curves(self.embedding[index], self.moments[index], self.length)
 
 
-def _on_grid(xy: Tensor, pairs: ClipPairs, duration_s: float) -> Track:
+def _on_grid(xy: Tensor, pairs: ClipPairs, duration_s: float) -> GridTrack:
     """Put clips (B, 2, T, J, 2), NaN where missing, on the grid: interpolated linearly, or averaged over a step."""
     seen = torch.isfinite(xy).all(-1)
     margin = round(MARGIN_S / STEP_S)
     count = math.ceil(duration_s / STEP_S - 1e-3) + 2 * margin + 1
-    grid = (torch.arange(count + count % _PATCH) - margin) * STEP_S
+    grid = (torch.arange(count + count % _PATCH, device=xy.device) - margin) * STEP_S
     reach = (pairs.time_s[..., -1] / (pairs.time_s.shape[-1] - 1)).clamp(min=STEP_S)
     hat = (1 - (grid[:, None] - pairs.time_s[:, :, None]).abs() / reach[..., None, None]).clamp(min=0)  # (B, 2, G, T)
     weighted = torch.cat([torch.where(seen[..., None], xy, 0.0).flatten(3), seen, pairs.score * seen], dim=-1)
     xy_sum, weight, score_sum = (hat @ weighted).split([2 * seen.shape[-1], seen.shape[-1], seen.shape[-1]], dim=-1)
     known = weight > 0.05
     total = weight.clamp(min=1e-6)
-    return Track(
+    return GridTrack(
         torch.where(known[..., None], xy_sum.unflatten(-1, (-1, 2)) / total[..., None], 0.0),
         known.float(),
         torch.where(known, score_sum / total, 0.0),
@@ -339,14 +339,14 @@ def _epipolar_coordinates(pairs: ClipPairs) -> Tensor:
     scale = radius[:, None, None, None]
     along = local[..., 0] / torch.hypot(local[..., 1], local[..., 2]).clamp(min=0.05) * scale - middle[..., None, None]
     about = torch.atan2(local[..., 2], local[..., 1]) * scale
-    return 2 * torch.stack([along, about], dim=-1).clamp(-_FASTEST_MPS, _FASTEST_MPS)
+    return 2 * torch.stack([along, about], dim=-1).clamp(-_FURTHEST_M, _FURTHEST_M)
 
 
 def _body_centre(centre_m: Tensor, ray: Tensor) -> Tensor:
     """Return the point (B, 3) nearest to both views' mean rays."""
     seen = torch.isfinite(ray).all(-1, keepdim=True)
     mean = F.normalize(torch.where(seen, ray, 0.0).sum((2, 3)), dim=-1)  # (B, 2, 3)
-    eye = torch.eye(3)
+    eye = torch.eye(3, device=ray.device)
     across = eye - mean[..., :, None] * mean[..., None, :]
     normal = across.sum(1) + 1e-3 * eye
     right = torch.einsum("bvij,bvj->bi", across, centre_m) + 1e-3 * centre_m.mean(1)
@@ -368,7 +368,7 @@ def _padded(length: int, lag_count: int) -> int:
     return -(-(length + lag_count) // 16) * 16  # a multiple of 16 transforms fast
 
 
-def _place_moments(track: Track) -> Tensor:
+def _place_moments(track: GridTrack) -> Tensor:
     """Return (B, 2, 6, J, G): known, x, y and their products."""
     x, y = track.xy.unbind(-1)
     return torch.stack([track.known, x, y, x * x, y * y, x * y], dim=2).transpose(3, 4)
@@ -392,14 +392,15 @@ def _rank(curves_a: Curves, curves_b: Curves, lag_count: int) -> Tensor:
     ]
     covariance = torch.stack([torch.stack(row, dim=-1) for row in upper], dim=-2)
     enough = count > 7.5
-    covariance = torch.where(enough[..., None, None], covariance, torch.eye(4))
-    eigenvalue = torch.linalg.eigvalsh(covariance + 1e-6 * torch.eye(4)).clamp(min=1e-6).log() * 0.3
+    eye = torch.eye(4, device=covariance.device)
+    covariance = torch.where(enough[..., None, None], covariance, eye)
+    eigenvalue = torch.linalg.eigvalsh(covariance + 1e-6 * eye).clamp(min=1e-6).log() * 0.3
     eigenvalue = torch.where(enough[..., None], eigenvalue, 0.0).transpose(1, 2)
     common = count.clamp(min=1).log() / 5
     return torch.cat([eigenvalue, torch.stack([enough.float(), common, count * eigenvalue[:, 0] / 100], dim=1)], dim=1)
 
 
-def _angle_moments(track: Track) -> Tensor:
+def _angle_moments(track: GridTrack) -> Tensor:
     """Return (B, 2, 3, J, G): known, the angle about the baseline in metres at the body, its square."""
     about = track.xy[..., 1] / 2
     return torch.stack([track.known, about, about**2], dim=2).transpose(3, 4)

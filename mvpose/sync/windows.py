@@ -80,7 +80,7 @@ class Windows:
 
 def clip_tracks(keypoints: Keypoints2D, camera: Camera | None) -> list[Track]:
     """Return the people of one camera with the joints of ``CLIP_SKELETON``; undistorted where it is calibrated."""
-    xy, score = _clip_joints(keypoints)
+    xy, score = clip_joints(keypoints.xy_px, keypoints.score, keypoints.skeleton)
     if camera is not None:
         xy = camera.undistort(xy) @ camera.K[:2, :2].T + camera.K[:2, 2]
     time_s = keypoints.time_s[keypoints.frame_index]
@@ -94,16 +94,14 @@ def clip_tracks(keypoints: Keypoints2D, camera: Camera | None) -> list[Track]:
     return tracks
 
 
-def _clip_joints(keypoints: Keypoints2D) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (N, 13, 2) and scores (N, 13) by joint name; joints that the set lacks are missing."""
-    own: Skeleton = keypoints.skeleton
-    xy = np.full((len(keypoints.xy_px), len(CLIP_SKELETON), 2), np.nan)
-    score = np.zeros(xy.shape[:2])
-    for index, name in enumerate(CLIP_SKELETON.joint_names):
-        if name in own.joint_names:
-            at = own.joint_names.index(name)
-            xy[:, index], score[:, index] = keypoints.xy_px[:, at], keypoints.score[:, at]
-    return xy, score
+def clip_joints(xy_px: np.ndarray, score: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the joints of ``CLIP_SKELETON`` by name: (N, 13, 2) and (N, 13); what the set lacks is missing."""
+    shared = [name for name in CLIP_SKELETON.joint_names if name in skeleton.joint_names]
+    to, of = CLIP_SKELETON.indices(shared), skeleton.indices(shared)
+    xy = np.full((len(xy_px), len(CLIP_SKELETON), 2), np.nan)
+    chosen = np.zeros(xy.shape[:2])
+    xy[:, to], chosen[:, to] = xy_px[:, of], score[:, of]
+    return xy, chosen
 
 
 def every_window(tracks: list[Track], hop_s: float) -> tuple[np.ndarray, np.ndarray]:

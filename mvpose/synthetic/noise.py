@@ -46,7 +46,8 @@ _ERRORS = {
     "head": JointError(0.02, 0.07, 0.015),
 }
 _LIKE = {"toe": "ankle", "big_toe": "ankle", "small_toe": "ankle", "heel": "ankle"}
-_ARM = ("shoulder", "elbow", "wrist")
+ARM = ("shoulder", "elbow", "wrist")
+"""These are swapped together, as are the others."""
 
 # Shares of variance and time constants (s) of the error's Gaussian latent: white, and two Ornstein–Uhlenbeck processes.
 # Fitted so that the errors without swaps, after the heavy-tailed mapping below, have the measured autocorrelation.
@@ -219,7 +220,7 @@ def _swapped_joints(
 ) -> np.ndarray:
     """Tell (T, P, J) which joints are taken for their partner's; a swapped knee's ankle is swapped as well."""
     share = noise.swaps * np.array([kind.swapped for kind in joint_errors(skeleton)])
-    arm = np.array([name.rpartition("_")[2] in _ARM for name in skeleton.joint_names])
+    arm = np.array([name.rpartition("_")[2] in ARM for name in skeleton.joint_names])
     has_partner = skeleton.mirrored != np.arange(len(skeleton))
     severity = _held(rng, time_s, noise.swap_hold_s, (people, 2))[..., 0]  # legs, arms
     return (severity[:, :, arm.astype(int)] < share) & has_partner

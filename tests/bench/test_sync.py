@@ -95,6 +95,14 @@ def test_an_unknown_row_is_refused_with_the_one_that_was_meant(tmp_path):
         Plan(tmp_path, tmp_path, weights=(("oracle", tmp_path),))
 
 
+def test_a_row_or_a_file_that_is_named_twice_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="sesyn is named twice"):
+        Plan(tmp_path, tmp_path, rows=("sesyn", "oracle", "sesyn"))
+    seeds = tuple(("lagformer", tmp_path / seed / "lagformer.safetensors") for seed in ("seed0", "seed1"))
+    with pytest.raises(FormatError, match=r"lagformer\.safetensors is named twice"):
+        Plan(tmp_path, tmp_path, weights=(*seeds, seeds[0]))
+
+
 def test_whole_frames_are_the_nearest_ones_within_reach():
     found = Decision(torch.tensor([1, 1, 5]), torch.tensor([4, 6, 9]), torch.tensor([1.4, -1.6, 5.9]))
     whole = in_whole_frames(found)
@@ -217,11 +225,14 @@ def test_errors_are_told_apart_by_bins():
 
 def test_the_oracle_knows_each_recipe_and_short_clips_are_for_short_networks(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("mvpose.bench.sync._DIAGNOSING", 32)
-    save_weights(ROWS["insynformer-hxe"].build(), tmp_path / "x.safetensors", {})
-    weights = (("insynformer-hxe", tmp_path / "x.safetensors"),)
-    plan = Plan(folder, tmp_path, rows=("oracle",), pairs=128, weights=weights, diagnose=True)
+    weights = []
+    for seed in ("seed0", "seed1"):  # as trainings write them: files of one name
+        weights.append(("insynformer-hxe", tmp_path / seed / "insynformer-hxe.safetensors"))
+        weights[-1][1].parent.mkdir()
+        save_weights(ROWS["insynformer-hxe"].build(), weights[-1][1], {})
+    plan = Plan(folder, tmp_path, rows=("oracle",), pairs=128, weights=tuple(weights), diagnose=True)
     *_, noise, length = compare_rows(plan, quiet).diagnoses
-    network, oracle = length.mean_frames
+    network, _, oracle = length.mean_frames
     assert length.bins == ("5", "10", "20") and length.mean_frames[network][1:] == (None, None)
     assert all(mean < 0.5 for mean in length.mean_frames[oracle])
     assert noise.median_frames[oracle][0] < noise.median_frames[oracle][2]

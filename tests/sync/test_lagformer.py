@@ -1,4 +1,6 @@
+import copy
 import math
+from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,9 +15,9 @@ from mvpose.sync.lagformer import (
     STEP_S,
     UNRELATED_SHARE,
     Curves,
+    GridTrack,
     LagFormer,
     LagPosterior,
-    Track,
     _angle_moments,
     _body_coordinates,
     _epipolar_coordinates,
@@ -236,7 +238,7 @@ def test_values_of_missing_joints_do_not_matter(network, clips):
         _on_grid(torch.where(clips.seen[..., None], clips.xy, float("nan")), replace(clips, score=score), 1.1)
         for score in (clips.score, torch.where(clips.seen, clips.score, 0.7))
     ]
-    for f in fields(Track):
+    for f in fields(GridTrack):
         assert torch.equal(getattr(tracks[0], f.name), getattr(tracks[1], f.name))
     half = clips.xy.clone()
     half[..., 0] = torch.where(clips.seen, clips.xy[..., 0], 1e6)  # one coordinate of two is none
@@ -276,6 +278,16 @@ def test_clips_with_nothing_in_them_are_borne(network, clips, what):
     decision = network.decide(posterior)
     assert torch.isfinite(decision.offset_frames).all()
     assert (decision.sigma_frames > 0).all()
+
+
+def test_everything_is_computed_where_the_weights_are(network, clips, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has none
+    there = ClipPairs(*(getattr(clips, f.name).to("meta") for f in fields(clips)))
+    elsewhere = copy.deepcopy(network).to("meta")  # which stands for any that is no CPU
+    posterior = elsewhere.compare(*elsewhere.encode(there, 0.5), there.frame_s)
+    decision = elsewhere.decide(posterior)
+    assert {decision.ex.device.type, decision.sigma_frames.device.type, posterior.mean_s.device.type} == {"meta"}
+    assert lag_loss(posterior, torch.zeros(len(there), device="meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("rays", [False, True])
@@ -367,7 +379,7 @@ def affine_tracks(seed, frames=40, lag=0):
         xyz = body.at((np.arange(frames) - late) * STEP_S)
         views.append(xyz @ rng.normal(size=(3, 2)) + rng.normal(size=2))
     xy = torch.tensor(np.stack(views)[None], dtype=torch.float32)
-    return Track(xy, torch.ones(xy.shape[:-1]), torch.ones(xy.shape[:-1]))
+    return GridTrack(xy, torch.ones(xy.shape[:-1]), torch.ones(xy.shape[:-1]))
 
 
 @pytest.mark.parametrize("lag", [0, 3, -7])
@@ -385,14 +397,14 @@ def test_the_rank_counts_what_both_views_saw():
     track = affine_tracks(0)
     known = track.known.clone()
     known[:, 1, 5:] = 0
-    few = rank(Track(track.xy * known[..., None], known, track.score))[0]
+    few = rank(GridTrack(track.xy * known[..., None], known, track.score))[0]
     enough, common = few[4], few[5]
     # Five frames of thirteen joints are 65 points where they overlap, and 13 × 0 where a has not begun.
     assert float(common[13]) == pytest.approx(math.log(5 * J) / 5, abs=1e-3)
     assert float(common[8]) == pytest.approx(math.log(5 * J) / 5, abs=1e-3)
     assert float(common[17]) == pytest.approx(0.0, abs=1e-3) or float(common[17]) > 0
     known[:, 1] = 0
-    nothing = rank(Track(track.xy * known[..., None], known, track.score))[0]
+    nothing = rank(GridTrack(track.xy * known[..., None], known, track.score))[0]
     assert not nothing.any()
     assert enough.any()
 
@@ -403,7 +415,7 @@ def test_angles_agree_at_the_true_lag():
     about = np.stack([body.at((np.arange(frames) - late) * STEP_S)[..., 0] for late in (0, lag)])
     xy = torch.zeros(1, 2, frames, J, 2)
     xy[..., 1] = 2 * torch.from_numpy(about)
-    found = plane_agreement(Track(xy, torch.ones(1, 2, frames, J), torch.ones(1, 2, frames, J)))[0]
+    found = plane_agreement(GridTrack(xy, torch.ones(1, 2, frames, J), torch.ones(1, 2, frames, J)))[0]
     assert found.shape == (J + 6, 27)
     # Without any difference only the noise floor of 3 cm is left.
     np.testing.assert_allclose(found[:J, 13 + lag], 0.3 * math.log(0.03**2) + 1.0, atol=0.02)
@@ -412,7 +424,7 @@ def test_angles_agree_at_the_true_lag():
     # A constant bias of one view leaves the steady part as it is.
     biased = xy.clone()
     biased[:, 1, ..., 1] += 2 * 0.1
-    other = plane_agreement(Track(biased, torch.ones(1, 2, frames, J), torch.ones(1, 2, frames, J)))[0]
+    other = plane_agreement(GridTrack(biased, torch.ones(1, 2, frames, J), torch.ones(1, 2, frames, J)))[0]
     np.testing.assert_allclose(other[J + 1], found[J + 1], atol=0.03)
     assert float(other[J, 13 + lag] - found[J, 13 + lag]) > 0.5
 

@@ -60,10 +60,10 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 
 def _vertex(scores: Tensor, best: Tensor) -> Tensor:
     """Return where (B,), within half a lag of the best, the parabola through it and its neighbours peaks."""
-    inside = (best > 0) & (best < scores.shape[1] - 1)
-    at = best.clamp(1, max(1, scores.shape[1] - 2))[:, None]
     if scores.shape[1] < 3:
         return torch.zeros(len(scores), dtype=scores.dtype, device=scores.device)
+    inside = (best > 0) & (best < scores.shape[1] - 1)
+    at = best.clamp(1, scores.shape[1] - 2)[:, None]
     before, peak, after = (scores.gather(1, at + shift)[:, 0] for shift in (-1, 0, 1))
     curvature = before - 2 * peak + after
     bent = inside & torch.isfinite(curvature) & (curvature < 0)

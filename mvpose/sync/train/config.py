@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from mvpose.errors import FormatError
 from mvpose.sync.train.rows import ROWS, Row
-from mvpose.sync.train.scenes import Recipe
+from mvpose.sync.train.scenes import IFID, Recipe
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 # The models of detector and occlusion are measured, not chosen by a config.
 _RECIPE = tuple(f.name for f in fields(Recipe) if f.name not in ("detector", "occlusion"))
 _AUTOCASTS = ("none", "bf16")
+_LESS_THAN = IFID.whole_frames + 1  # frames; the classes of the paper's networks end there
 
 
 def read_training(path: Path, options: Sequence[str] = (), seed: int | None = None) -> Training:
@@ -154,6 +155,7 @@ def _recipes(found: object, path: Path) -> tuple[tuple[float, Recipe], ...]:
         typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         recipe = Recipe(**typed)
         _check_types(recipe, f"{path}: a recipe")
+        _check_recipe(recipe, f"{path}: a recipe")
         recipes.append((float(weight), recipe))
     if not isinstance(found, list | tuple) or not recipes or len(recipes) < len(found):
         raise FormatError(f"{path}: recipes is not a list of (weight, dict(…)), such as [(1.0, dict(fps=30.0))]")
@@ -183,6 +185,21 @@ def _check_types(value: Training | Recipe, where: object) -> None:
             raise FormatError(f"{where}: {f.name} is {found!r}, not {getattr(hint, '__name__', hint)}")
 
 
+def _check_recipe(recipe: Recipe, where: str) -> None:
+    """Refuse what no pair can be drawn from."""
+    shares = all(0 <= share <= 1 for share in (recipe.wild, recipe.unrelated, recipe.absent))
+    ranges = 0 <= recipe.noise[0] <= recipe.noise[1] and 0 < recipe.speed[0] <= recipe.speed[1]
+    times = recipe.fps > 0 and (recipe.span_s is None or recipe.span_s > 0)
+    for right, what in (
+        (recipe.frames >= 2 and recipe.whole_frames >= 0, "frames below 2, or whole_frames below 0"),
+        (times, "fps or span_s that is not above 0"),
+        (shares, "wild, unrelated or absent that is not within 0 … 1"),
+        (ranges, "noise or speed that is not (low, high), or negative"),
+    ):
+        if not right:
+            raise FormatError(f"{where} has {what}")
+
+
 def _check_values(training: Training, path: Path) -> None:
     if training.row not in ROWS:
         raise FormatError(f"{path}: there is no row {training.row!r}{_nearest(training.row, ROWS)}")
@@ -193,6 +210,15 @@ def _check_values(training: Training, path: Path) -> None:
             raise FormatError(f"{path}: {key} is {getattr(training, key)}, not above 0")
     if training.clips < training.batch:
         raise FormatError(f"{path}: clips is {training.clips}, less than a batch of {training.batch}")
+    for _, recipe in training.recipes:
+        if recipe.unrelated and training.batch < 2:
+            raise FormatError(f"{path}: a batch of 1 holds nobody else for unrelated pairs")
+        others = recipe.unrelated or recipe.phase or recipe.frames != IFID.frames
+        if not training.network.any_clips and (others or recipe.longest_offset_s * recipe.fps > _LESS_THAN + 1e-9):
+            raise FormatError(
+                f"{path}: {training.row} learns from related clips of {IFID.frames} frames that are less than "
+                f"{_LESS_THAN} frames apart; for other recipes choose lagformer or lagformer-rays"
+            )
     if training.seed < 0 or training.workers < 0:
         raise FormatError(f"{path}: seed and workers may not be negative")
     for key in ("learning_rate", "clip_grad", "threads"):

@@ -29,8 +29,8 @@ _VAL_SHARE = 10  # one in so many files of a folder without subfolders
 class MotionFolder:
     """A folder of motion: packs ``*_train.npz`` and ``*_val.npz`` with ``index.csv``, or BVH files.
 
-    BVH files lie in subfolders ``train`` and ``val``; where there are none, a hash of its name puts one file in ten
-    into val. Better split them by person.
+    BVH files lie in subfolders ``train`` and ``val`` (and ``test``, which no training sees); in a folder without any of
+    these, a hash of its name puts one file in ten into val. Better split them by person.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class MotionFolder:
             found = [motion for pack in packs for motion in read_motion_pack(pack).values()]
         elif (self.path / split).is_dir():
             found = list(read_bvh_folder(self.path / split).values())
-        elif self._bvh_files():
+        elif not any((self.path / part).is_dir() for part in ("train", "val", "test")) and self._bvh_files():
             by_name = read_bvh_folder(self.path)
             found = [motion for name, motion in by_name.items() if (_hash_of(name) == 0) == (split == "val")]
         else:
@@ -54,7 +54,7 @@ class MotionFolder:
         if not found:
             raise FormatError(
                 f"{self.path} holds no motion to learn from for {split}: neither *_{split}.npz with index.csv nor BVH "
-                "files; name its folder by --data"
+                f"files, in {split} if there are splits; name its folder by --data"
             )
         return found
 

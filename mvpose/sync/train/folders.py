@@ -24,8 +24,9 @@ from torch import Tensor
 
 from mvpose.errors import FormatError, MvposeError
 from mvpose.keypoints import UNTRACKED, Keypoints2D
-from mvpose.skeleton import CLIP_SKELETON, SKELETONS, Skeleton
+from mvpose.skeleton import SKELETONS
 from mvpose.sync.clips import ClipPairs
+from mvpose.sync.windows import clip_joints
 
 log = logging.getLogger(__name__)
 
@@ -253,16 +254,7 @@ def _view_of(where: str, name: str, keypoints: Keypoints2D, track: float | None)
     xy = np.full((keypoints.n_frames, len(keypoints.skeleton), 2), np.nan)
     score = np.zeros(xy.shape[:2])
     xy[frame], score[frame] = keypoints.xy_px[rows], keypoints.score[rows]
-    return _clip_joints(xy, score, keypoints.skeleton, keypoints.size_px)
-
-
-def _clip_joints(xy: np.ndarray, score: np.ndarray, skeleton: Skeleton, size_px: tuple[int, int]) -> View:
-    """Pick the joints of ``CLIP_SKELETON`` by name; what the set lacks is missing."""
-    out = View(np.full((len(xy), len(CLIP_SKELETON), 2), np.nan), np.zeros((len(xy), len(CLIP_SKELETON))), size_px)
-    shared = [name for name in CLIP_SKELETON.joint_names if name in skeleton.joint_names]
-    to, of = CLIP_SKELETON.indices(shared), skeleton.indices(shared)
-    out.xy_px[:, to], out.score[:, to] = xy[:, of], score[:, of]
-    return out
+    return View(*clip_joints(xy, score, keypoints.skeleton), keypoints.size_px)
 
 
 def _sesyn_view(path: Path) -> tuple[View, int]:
@@ -292,7 +284,7 @@ def _sesyn_view(path: Path) -> tuple[View, int]:
     score = np.clip(np.nan_to_num(all_joints[..., 2]), 0, 1)
     score[~np.isfinite(all_joints).all(-1)] = 0
     xy = np.where(score[..., None] > 0, all_joints[..., :2], np.nan)
-    return _clip_joints(xy, score, coco, size_px).since(late), late
+    return View(*clip_joints(xy, score, coco), size_px).since(late), late
 
 
 # Cutting.

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from mvpose.skeleton import CLIP_SKELETON, Skeleton
-from mvpose.synthetic.noise import SLOW_S, SLOW_SHARES, WHITE_SHARE, DetectorNoise, joint_errors, length_mapping
+from mvpose.synthetic.noise import ARM, SLOW_S, SLOW_SHARES, WHITE_SHARE, DetectorNoise, joint_errors, length_mapping
 
 _TABLE = 1024
 _LONGEST_LATENT = 7.0  # standard deviations; a Gaussian pair is longer once in 4e10 draws
-_ARM = ("shoulder", "elbow", "wrist")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _lengths(skeleton: Skeleton) -> Tensor:
 def _swapped(generator: torch.Generator, time_s: Tensor, noise: DetectorNoise) -> Tensor:
     """Tell (V, T, J) which joints are taken for their partner's; a swapped knee's ankle is swapped as well."""
     share = noise.swaps * torch.tensor([kind.swapped for kind in joint_errors(CLIP_SKELETON)])
-    arm = torch.tensor([name.rpartition("_")[2] in _ARM for name in CLIP_SKELETON.joint_names])
+    arm = torch.tensor([name.rpartition("_")[2] in ARM for name in CLIP_SKELETON.joint_names])
     severity = _held(generator, time_s, noise.swap_hold_s, 2)
     return torch.where(arm, severity[..., 1:], severity[..., :1]) < share
 

@@ -29,6 +29,8 @@ class Row:
         loss: Of the network's output and the offsets (B,), frames.
         learning_rate: The highest of its schedule.
         optimizer: Makes the optimiser of parameters, ``lr=`` given.
+        any_clips: Whether it learns from clips of any length, windows of recordings and unrelated views; else from the
+            paper's, which have 5 frames and are less than 6 frames apart.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row:
     loss: Callable[[Any, Tensor], Tensor]
     learning_rate: float
     optimizer: Callable[..., torch.optim.Optimizer]
+    any_clips: bool = False
 
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser of a network at the row's learning rate."""
@@ -62,6 +65,7 @@ def comparison(*, whole_frames: bool = False) -> dict[str, Row]:
 
     mhsa = partial(InSynFormer, attention="mhsa")
     siamese = partial(CNNSiamese, whole_frames=whole_frames)
+    rays = partial(LagFormer, rays=True)
     rows = (
         classifying("synnet-ce", "SynNet + CE", SynNet, 1e-3, hxe=False),
         classifying("synnet-hxe", "SynNet + HXE", SynNet, 1e-3, hxe=True),
@@ -71,10 +75,8 @@ def comparison(*, whole_frames: bool = False) -> dict[str, Row]:
         classifying("insynformer-hxe-mhsa", "InSynFormer + HXE + MHSA", mhsa, 1e-3, hxe=True),
         classifying("insynformer-ce", "InSynFormer + CE + TSA + CVA", InSynFormer, 1e-3, hxe=False),
         classifying("insynformer-hxe", "InSynFormer + HXE + TSA + CVA", InSynFormer, 1e-3, hxe=True),
-        Row("lagformer", "LagFormer (ours)", LagFormer, lag_loss, 1e-3, _ADAMW),
-        Row(
-            "lagformer-rays", "LagFormer, calibrated rays (ours)", partial(LagFormer, rays=True), lag_loss, 1e-3, _ADAMW
-        ),
+        Row("lagformer", "LagFormer (ours)", LagFormer, lag_loss, 1e-3, _ADAMW, any_clips=True),
+        Row("lagformer-rays", "LagFormer, calibrated rays (ours)", rays, lag_loss, 1e-3, _ADAMW, any_clips=True),
     )
     return {row.name: row for row in rows}
 

@@ -10,10 +10,10 @@ import os
 import secrets
 import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from mvpose import __version__
 from mvpose.errors import FormatError, MissingDependencyError, MvposeError, WorkspaceError
 from mvpose.sync.clips import Decision
 from mvpose.sync.train.config import Training, read_training
-from mvpose.sync.train.dataset import Batch, Batches, MotionFolder
+from mvpose.sync.train.dataset import Batch, Batches, MotionFolder, Split, seed_of
 from mvpose.sync.train.metrics import join_decisions, score_decisions
 from mvpose.sync.train.motions import MotionBank
 from mvpose.sync.train.rows import Row
@@ -44,11 +44,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-class Progress(Protocol):
-    """Is told how far the training is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Take note that ``done`` of ``total`` is done."""
+Progress = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def _processes(launcher: str) -> Iterator[tuple[int, int]]:
         torch.distributed.destroy_process_group()
 
 
-def _bank(data: MotionFolder, split: Any, training: Training) -> MotionBank:
+def _bank(data: MotionFolder, split: Split, training: Training) -> MotionBank:
     """Read motions and see that they are long enough for every recipe."""
     bank = data.bank(split)
     for _, recipe in training.recipes:
@@ -352,7 +349,7 @@ class _Course(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what a network draws while it is trained, such as dropout."""
-        torch.manual_seed((self.training.seed << 32) + (self.rank << 24) + batch_idx)
+        torch.manual_seed(seed_of(self.training.seed, self.rank, batch_idx))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Report, stop what has diverged, validate."""

@@ -1,7 +1,8 @@
 """The world that networks learn from: real motion seen by random pairs of cameras at true continuous times.
 
 World frame: metres, Z up, the floor at z = 0, the room's centre at the origin, as in ``mvpose.synthetic``. World time
-is seconds from an instant of the scene; a view's own time starts at its first frame.
+is seconds from an instant of the scene; a view's own time starts where its clip opens: at its first frame, or up to a
+frame before it where clips are windows of a recording (``Recipe.phase``).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Recipe:
 
     @property
     def duration_s(self) -> float:
-        """Time from a clip's first frame to its last, seconds."""
+        """Time from a clip's opening to its last frame at the latest, seconds."""
         return (self.frames - 1 + self.phase) / self.fps
 
 
@@ -86,7 +87,7 @@ class Scenes:
         K: (B, 2, 3, 3) intrinsics, pixels.
         cam_from_world: (B, 2, 3, 4) metres.
         size_px: (B, 2, 2) width and height.
-        first_s: (B, 2) world time of each view's first frame.
+        first_s: (B, 2) world time at which each view's clip opens.
         scale: (B, 2) factor on the measured noise.
         related: (B,) whether both views show one person at the same times.
     """

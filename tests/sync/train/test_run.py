@@ -312,6 +312,15 @@ def test_bvh_files_are_split_by_their_subfolders(tmp_path):
     assert lengths(tmp_path, "val") == [50]
 
 
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_what_lies_in_one_split_is_in_no_other(tmp_path, part):
+    for number in range(30):
+        write_bvh(tmp_path / part / f"walk_{number:02}.bvh", 30)
+    for other in {"train", "val"} - {part}:
+        with pytest.raises(FormatError, match=rf"no motion to learn from for {other}: .* in {other} if there are"):
+            MotionFolder(tmp_path).motions(other)
+
+
 def test_bvh_files_of_one_folder_are_split_by_their_names_for_good(tmp_path):
     for number in range(30):
         write_bvh(tmp_path / f"walk_{number:02}.BVH", 30 + number)
@@ -447,11 +456,25 @@ def test_options_stand_over_the_config(config):
         ("recipes=[(1, {'wilde': 1})]", "there is no 'wilde'; did you mean 'wild'"),
         ("recipes=[(1, {'noise': 1})]", "noise is 1, not"),
         ("recipes=[(1, {'fps': '10'})]", "fps is '10', not float"),
+        ("recipes=[(1, {'fps': 0})]", "a recipe has fps or span_s that is not above 0"),
+        ("recipes=[(1, {'frames': 1})]", "a recipe has frames below 2"),
+        ("recipes=[(1, {'absent': 1.5})]", "a recipe has wild, unrelated or absent that is not within 0"),
+        ("recipes=[(1, {'speed': [2, 1]})]", "a recipe has noise or speed that is not (low, high)"),
+        ("recipes=[(1, {'frames': 10})]", "insynformer-ce learns from related clips of 5 frames"),
+        ("recipes=[(1, {'unrelated': 0.2})]", "for other recipes choose lagformer"),
+        ("recipes=[(1, {'span_s': 0.7})]", "less than 6 frames apart"),
     ],
 )
 def test_wrong_values_are_named(config, option, why):
     with pytest.raises(FormatError, match=re.escape(why)):
         read_training(config, [option])
+
+
+def test_a_lone_pair_has_nobody_to_be_unrelated_to(config):
+    options = ["row=lagformer", "recipes=[(1, {'unrelated': 0.2, 'frames': 10, 'span_s': 0.7})]"]
+    assert read_training(config, options).recipes[0][1].unrelated == 0.2
+    with pytest.raises(FormatError, match="a batch of 1 holds nobody else"):
+        read_training(config, [*options, "batch=1"])
 
 
 @pytest.mark.parametrize(
