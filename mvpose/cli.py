@@ -633,6 +633,8 @@ def bench_sync(
     if recordings:
         from mvpose.bench.clocks import compare_estimators
 
+        if rows or weights or options["integer"] or options["diagnose"]:
+            raise click.UsageError("--recordings goes with --data, --seeds and --json alone")
         with gathered_messages() as (progress, _):
             table = compare_estimators(data, range(options["seeds"]), progress)
         if as_json:

@@ -95,6 +95,7 @@ def test_view_help_names_the_keys_of_the_player(mvpose):
         ["convert-calib", "a.json"],
         ["train"],
         ["train", "c.py", "--seed", "-1"],
+        ["bench", "sync", "--recordings", "--diagnose"],
         ["train", "c.py", "--launcher", "slurm"],
         ["convert-calib", "a.json", "b.json", "--to", "sketch"],
         ["dance"],

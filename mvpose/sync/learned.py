@@ -133,6 +133,7 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
     reach = int(_HOP_B_S * 0.6 / _GRID_S)
     best = np.full((len(windows_a), len(grid)), -np.inf, dtype=np.float32)
+    people = np.zeros(best.shape, dtype=np.int32)
     with torch.inference_mode():
         curves_a, curves_b = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
         curves_b = curves_b.rows(slice(len(windows_b)))
@@ -145,7 +146,9 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
             offset = torch.from_numpy((grid[cell] - own_lags[:, None]).astype(np.float32))
             nats = np.where(inside, posterior.log_likelihood_ratio(offset).numpy(), -np.inf)
             np.maximum.at(best[n], cell, nats)
+            np.add.at(people[n], cell, inside & (np.abs(offset.numpy()) <= _HOP_B_S / 2))  # each person has one there
     met = np.isfinite(best)
+    best -= np.log(np.maximum(people, 1))  # whoever of b it is, of so many the best is as good by chance
     moments = met.sum(0) * MOMENTS
     evidence = _TEMPER[network.rays] * np.where(met, np.maximum(best, _LEAST_NATS), 0.0).sum(0)
     overlap = moments / moments.max()
@@ -203,7 +206,8 @@ def _fit_once(
         ]
     )
     per_window = np.full((len(windows_a), len(grid)), -np.inf)
-    np.maximum.at(per_window, index_a, nats)  # whoever of b fits best
+    np.maximum.at(per_window, index_a, nats)  # whoever of b fits best; of so many, one does by chance
+    per_window -= np.log(np.maximum(np.bincount(index_a, minlength=len(windows_a)), 1))[:, None]
     met = np.isfinite(per_window[:, 0])
     total = np.maximum(per_window[met], _LEAST_NATS).sum(0)
     peak = int(np.argmax(total))

@@ -149,6 +149,31 @@ def test_two_people_are_told_apart(make, rays):
     assert f.offset_s == pytest.approx(e.offset_s, abs=0.02)
 
 
+@pytest.mark.parametrize("rays", [False, True])
+def test_of_several_candidates_the_best_is_as_good_by_chance(exact, rays):
+    a, b = views_of(exact, rays)
+    crowd, network = replace(b, tracks=b.tracks * 4), shipped_network(rays)
+    one, four = (fit_learned(a, view, network, 0.4137) for view in (b, crowd))
+    assert four.offset_s == pytest.approx(one.offset_s, abs=1e-3)
+    assert one.nats - four.nats == pytest.approx(learned._TEMPER[rays] * one.windows * np.log(4), abs=0.05)
+    if not rays:
+        alone, among = (learned_search(a, view, network) for view in (b, crowd))
+        peak = int(np.argmax(alone.evidence))
+        lost = learned._TEMPER[rays] * alone.moments[peak] / learned.MOMENTS * np.log(4)
+        assert alone.evidence[peak] - among.evidence[peak] == pytest.approx(lost, abs=0.3)
+
+
+def test_a_crowd_of_strangers_holds_nobody_by_chance(make):
+    def crowd(rng, seconds):
+        return generate_motion(rng, seconds, 8)
+
+    one, two = (make(seed, 6.0, (0.0, 0.5), (10, 10), motion=crowd, noisy=True) for seed in (201, 301))
+    strangers, true = views_of(one.seen(**{B: two.keypoints[B]}), False), views_of(one, False)
+    # Measured: −11 nats at most, and 51; 18 to 28 for the strangers when the best of eight counted in full.
+    assert all(fit_learned(*strangers, shipped_network(False), at).nats < 0 for at in (-0.73, -0.19, 0.3))
+    assert 25 < fit_learned(*true, shipped_network(False), -0.5).nats < 100
+
+
 def test_strangers_have_no_edge_or_a_refused_one(make):
     # Measured with the shipped networks: none of 6 pairs was accepted.
     accepted = 0
