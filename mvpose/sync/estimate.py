@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvpose.calib.camera import Camera
+from mvpose.errors import SyncError
 from mvpose.geometry import essential_matrix
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.sync.coarse import LagCurve, Peak, correlation_search, epipolar_search
-from mvpose.sync.offsets import Method, Mode, OffsetGraph, PairwiseOffset, Support, edge
+from mvpose.sync.offsets import CLEAR_WEIGHT, Method, Mode, OffsetGraph, PairwiseOffset, Support, edge
 from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
 _MOST_EPOCHS = 8
-_CLEAR_WEIGHT = 0.8  # of the best peak; below it another offset is nearly as likely, and either would be a guess
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 _SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
@@ -92,7 +92,11 @@ PairEstimator = Callable[[str, str, Hint | None], PairEstimate]
 def _by_epipolar(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera] | None) -> PairEstimator:
     if cameras is None:
         raise ValueError("epipolar geometry needs a calibration")
-    tracks = all_trajectories(keypoints, cameras)
+    try:
+        tracks = all_trajectories(keypoints, cameras)
+    except ValueError as error:
+        sets = "; ".join(f"{name}: {', '.join(k.skeleton.joint_names[:4])} …" for name, k in keypoints.items())
+        raise SyncError(f"{error} ({sets}): detect all cameras alike, or leave one out with --skip") from error
     return lambda a, b, prior: epipolar_pair(
         a, b, tracks[a], tracks[b], essential_matrix(cameras[a], cameras[b]), prior
     )
@@ -195,7 +199,7 @@ def _refined(peak: Peak, matches: Sequence[Match], E: np.ndarray) -> PairFit | N
 
 
 def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
-    if e.modes[0].weight >= _CLEAR_WEIGHT:
+    if e.modes[0].weight >= CLEAR_WEIGHT:
         return e
     rival = f"an offset of {e.modes[1].offset_s:.2f} s" if len(e.modes) > 1 else "another offset"
     return e.rejected(f"{rival} is nearly as likely as {e.offset_s:.2f} s")
@@ -248,7 +252,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
 
     curve = learned_search(view_a, view_b, shipped_network(rays=False))
     if curve is None:
-        return PairEstimate((), "no motion of its view is found again")
+        return PairEstimate((), "nobody is seen with enough joints, long enough, in its view or")
     network = shipped_network(rays=view_a.camera is not None)
     fits: list[LearnedFit] = []
     peaks = curve.peaks(_log_prior(curve.offset_s, prior))

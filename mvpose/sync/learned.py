@@ -125,28 +125,28 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
     windows_a = cut_windows(a.tracks, *every_window(a.tracks, _HOP_A_S), frames)
     windows_a = windows_a.rows(_most_moving(windows_a, _SEARCHED))
-    windows_b = cut_windows(b.tracks, *every_window(b.tracks, _HOP_B_S), frames)
-    if not len(windows_a):
-        return None
-    lags = windows_b.opens_s[None] - windows_a.opens_s[:, None]  # (A, B)
+    opens_b, whose_b = every_window(b.tracks, _HOP_B_S)
+    lags = opens_b[None] - windows_a.opens_s[:, None]  # (A, B)
     low, high = lags.min() - _HOP_B_S, lags.max() + _HOP_B_S
     grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
     reach = int(_HOP_B_S * 0.6 / _GRID_S)
     best = np.full((len(windows_a), len(grid)), -np.inf, dtype=np.float32)
     people = np.zeros(best.shape, dtype=np.int32)
     with torch.inference_mode():
-        curves_a, curves_b = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
-        curves_b = curves_b.rows(slice(len(windows_b)))
-        frame_s = torch.full((len(windows_b),), 0.1)
-        for n, own_lags in enumerate(lags):
-            posterior = network.compare(curves_a.rows(slice(n, n + 1)), curves_b, frame_s)
-            cell = np.round((own_lags - low) / _GRID_S).astype(int)[:, None] + np.arange(-reach, reach + 1)
-            inside = (cell >= 0) & (cell < len(grid))
-            cell = np.clip(cell, 0, len(grid) - 1)
-            offset = torch.from_numpy((grid[cell] - own_lags[:, None]).astype(np.float32))
-            nats = np.where(inside, posterior.log_likelihood_ratio(offset).numpy(), -np.inf)
-            np.maximum.at(best[n], cell, nats)
-            np.add.at(people[n], cell, inside & (np.abs(offset.numpy()) <= _HOP_B_S / 2))  # each person has one there
+        for part in _parts(len(opens_b)):  # so that memory does not grow with the recording
+            windows_b = cut_windows(b.tracks, opens_b[part], whose_b[part], frames)
+            curves_a, curves_b = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
+            curves_b = curves_b.rows(slice(len(windows_b)))
+            frame_s = torch.full((len(windows_b),), 0.1)
+            for n, own_lags in enumerate(lags[:, part]):
+                posterior = network.compare(curves_a.rows(slice(n, n + 1)), curves_b, frame_s)
+                cell = np.round((own_lags - low) / _GRID_S).astype(int)[:, None] + np.arange(-reach, reach + 1)
+                inside = (cell >= 0) & (cell < len(grid))
+                cell = np.clip(cell, 0, len(grid) - 1)
+                offset = (grid[cell] - own_lags[:, None]).astype(np.float32)
+                ratio = posterior.log_likelihood_ratio(torch.from_numpy(offset)).numpy()
+                np.maximum.at(best[n], cell, np.where(inside, ratio, -np.inf))
+                np.add.at(people[n], cell, inside & (np.abs(offset) <= _HOP_B_S / 2))  # each person has one there
     met = np.isfinite(best)
     best -= np.log(np.maximum(people, 1))  # whoever of b it is, of so many the best is as good by chance
     moments = met.sum(0) * MOMENTS

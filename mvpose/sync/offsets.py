@@ -16,6 +16,9 @@ import numpy as np
 Method = Literal["correlation", "epipolar", "learned", "audio", "timecode", "hint"]
 METHODS: tuple[Method, ...] = ("correlation", "epipolar", "learned", "audio", "timecode", "hint")
 
+CLEAR_WEIGHT = 0.8
+"""Of the best mode; below it another offset is nearly as likely, and either would be a guess."""
+
 
 @dataclass(frozen=True)
 class Support:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mvpose.clock import Clock, Clocks, identity_clock
 from mvpose.errors import SyncError
-from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import CLEAR_WEIGHT, OffsetGraph, PairwiseOffset
 
 Pair = tuple[str, str]
 
@@ -433,7 +433,10 @@ def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) 
         return f"by {windows} windows of movement alone, which may repeat itself: give --calib or a longer recording"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
         return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
+    apart = _methods_apart(own, options)
     accepted = {(e.a, e.b) for e in own if e.accepted}
+    if 2 * len(apart) >= len(accepted) and apart:
+        return f"{next(iter(apart.values()))}, and too few other pairs decide"
     rejected = {(e.a, e.b) for e in own} - accepted
     if len(rejected) > len(accepted):
         return f"{len(rejected)} of its {len(rejected) + len(accepted)} pairs contradict the rest"
@@ -443,6 +446,28 @@ def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) 
         best = max(rivals, key=lambda m: m.weight)
         return f"an offset of {best.offset_s:.2f} s would fit nearly as well, and no other pair decides"
     return ""
+
+
+def _methods_apart(edges: Sequence[PairwiseOffset], options: SolveOptions) -> dict[Pair, str]:
+    """Return the pairs whose methods, each by its weighted mean, contradict each other, and how."""
+    apart = {}
+    for pair in dict.fromkeys((e.a, e.b) for e in edges):
+        by_method: dict[str, list[PairwiseOffset]] = {}
+        for e in edges:
+            if (e.a, e.b) == pair and e.method in _FROM_KEYPOINTS and e.modes[0].weight >= CLEAR_WEIGHT:
+                by_method.setdefault(e.method, []).append(e)
+        means = {method: _weighted_mean(own) for method, own in by_method.items()}
+        for (m, (mean_m, sigma_m)), (n, (mean_n, sigma_n)) in itertools.combinations(means.items(), 2):
+            gap = abs(mean_m - mean_n)
+            if gap > options.outlier_sigmas * np.hypot(sigma_m, sigma_n) + _DRIFT_SLACK_S:
+                apart[pair] = f"{m} and {n} differ by {_ms(gap)} for {pair[0]} and {pair[1]}"
+    return apart
+
+
+def _weighted_mean(edges: Sequence[PairwiseOffset]) -> tuple[float, float]:
+    """Return the mean offset of one pair's edges, and the smallest of their sigmas: bias does not average out."""
+    sigma = np.array([e.sigma_s for e in edges])
+    return float(np.average([e.offset_s for e in edges], weights=sigma**-2)), float(sigma.min())
 
 
 def _after_judgement(

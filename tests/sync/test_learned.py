@@ -165,13 +165,13 @@ def test_of_several_candidates_the_best_is_as_good_by_chance(exact, rays):
 
 def test_a_crowd_of_strangers_holds_nobody_by_chance(make):
     def crowd(rng, seconds):
-        return generate_motion(rng, seconds, 8)
+        return generate_motion(rng, seconds, 6)
 
-    one, two = (make(seed, 6.0, (0.0, 0.5), (10, 10), motion=crowd, noisy=True) for seed in (201, 301))
+    one, two = (make(seed, 5.0, (0.0, 0.5), (10, 10), motion=crowd, noisy=True) for seed in (201, 301))
     strangers, true = views_of(one.seen(**{B: two.keypoints[B]}), False), views_of(one, False)
-    # Measured: −11 nats at most, and 51; 18 to 28 for the strangers when the best of eight counted in full.
-    assert all(fit_learned(*strangers, shipped_network(False), at).nats < 0 for at in (-0.73, -0.19, 0.3))
-    assert 25 < fit_learned(*true, shipped_network(False), -0.5).nats < 100
+    # Measured: −4 nats at most, and 37; 8 to 11 for the strangers when the best of six counted in full.
+    assert all(fit_learned(*strangers, shipped_network(False), at).nats < 2 for at in (-0.6, -0.19))
+    assert 20 < fit_learned(*true, shipped_network(False), -0.5).nats < 50
 
 
 def test_strangers_have_no_edge_or_a_refused_one(make):
@@ -234,7 +234,8 @@ def test_a_set_that_shares_no_joint_has_no_edge_and_a_reason(exact):
     graph = estimate_offsets(recording.keypoints, None)
     assert graph.edges == ()
     assert graph.notes == {
-        A: f"no motion of its view is found again in {B}", B: f"no motion of its view is found again in {A}"
+        A: f"nobody is seen with enough joints, long enough, in its view or in {B}",
+        B: f"nobody is seen with enough joints, long enough, in its view or in {A}"
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mvpose.clock import Clock
 from mvpose.errors import SyncError
-from mvpose.sync.offsets import Mode, OffsetGraph, edge
+from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support, edge
 from mvpose.sync.solve import SolveOptions, solve_clocks
 
 OFFSETS = {"a": 0.0, "b": -3.25, "c": 12.5, "d": 0.4}
@@ -610,3 +610,14 @@ def test_a_method_that_is_wrong_on_one_pair_is_thrown_out_by_the_others():
     graph, found = solve(edges, reference="a")
     assert [i for i, e in enumerate(graph.edges) if not e.accepted] == [wrong]
     assert_are(found, clocks)
+
+
+@pytest.mark.parametrize("sigmas", [(0.003, 0.008), (0.008, 0.003)])
+def test_two_methods_that_contradict_each_other_make_a_clock_doubtful(sigmas):
+    edges = [
+        PairwiseOffset("a", "b", 5.0, 1.0, sigmas[0], "epipolar"),
+        PairwiseOffset("a", "b", 5.0, 2.1, sigmas[1], "learned", support=Support(windows=20)),
+    ]
+    _, clocks = solve_clocks(OffsetGraph(("a", "b"), tuple(edges)), {"a": 5.0, "b": 5.0}, reference="a")
+    assert clocks["b"].verdict == "doubtful"
+    assert "epipolar and learned differ by 1.10 s" in clocks["b"].why
