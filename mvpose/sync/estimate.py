@@ -189,7 +189,7 @@ def epipolar_pair(
         Mode(candidates[i][0].offset_s, candidates[i][0].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6
     )
     fit, _, matches = candidates[order[0]]
-    edges = (_edge(a, b, epoch, modes, fit) for epoch in _epochs(fit, matches, E))
+    edges = (_edge(a, b, epoch, modes, fit, "epipolar") for epoch in _epochs(fit, matches, E))
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
 
 
@@ -205,18 +205,25 @@ def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
     return e.rejected(f"{rival} is nearly as likely as {e.offset_s:.2f} s")
 
 
-def _edge(a: str, b: str, epoch: PairFit, modes: Sequence[Mode], whole: PairFit) -> PairwiseOffset:
+def _edge(
+    a: str,
+    b: str,
+    epoch: PairFit | LearnedFit,
+    modes: Sequence[Mode],
+    whole: PairFit | LearnedFit,
+    method: Method,
+    windows: int = 1,
+) -> PairwiseOffset:
     """File an epoch's fit; rival peaks of the whole recording stay the same distance away at every epoch."""
-    shift = epoch.offset_s - whole.offset_s
     return PairwiseOffset(
         a,
         b,
         at_s=epoch.at_s,
         offset_s=epoch.offset_s,
         sigma_s=epoch.sigma_s,
-        method="epipolar",
-        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, shift),
-        support=Support(windows=1, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
+        method=method,
+        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, epoch.offset_s - whole.offset_s),
+        support=Support(windows=windows, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
     )
 
 
@@ -273,7 +280,8 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
     order = np.argsort(-weights, kind="stable")
     modes = tuple(Mode(fits[i].offset_s, fits[i].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6)
     whole = fits[order[0]]
-    edges = (_learned_edge(a, b, epoch, modes, whole) for epoch in _learned_epochs(view_a, view_b, whole))
+    epochs = _learned_epochs(view_a, view_b, whole)
+    edges = (_edge(a, b, epoch, modes, whole, "learned", epoch.windows) for epoch in epochs)
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
 
 
@@ -289,20 +297,6 @@ def _learned_epochs(view_a: LearnedView, view_b: LearnedView, whole: LearnedFit)
     bounds = itertools.pairwise(np.linspace(start, end, count + 1))
     epochs = [fit_learned(view_a, view_b, network, whole.offset_s, window) for window in bounds]
     return [e for e in epochs if e is not None and abs(e.offset_s - whole.offset_s) < 0.15] or [whole]
-
-
-def _learned_edge(a: str, b: str, epoch: LearnedFit, modes: Sequence[Mode], whole: LearnedFit) -> PairwiseOffset:
-    shift = epoch.offset_s - whole.offset_s
-    return PairwiseOffset(
-        a,
-        b,
-        at_s=epoch.at_s,
-        offset_s=epoch.offset_s,
-        sigma_s=epoch.sigma_s,
-        method="learned",
-        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, shift),
-        support=Support(windows=epoch.windows, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
-    )
 
 
 def correlated_pair(
