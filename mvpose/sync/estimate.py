@@ -272,10 +272,8 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
     fits = [fit for fit in fits if fit.nats + _log_prior(fit.offset_s, prior) > curve.chance_evidence]
     if not fits:
         return PairEstimate((), "no motion of its view is found again")
+    fits.sort(key=lambda fit: -(fit.nats + float(_log_prior(fit.offset_s, prior))))  # weights are against the first
     rivals = [Peak(fit.offset_s, fit.nats, fit.windows * MOMENTS) for fit in fits]
-    best = max(rivals, key=lambda p: p.evidence + float(_log_prior(p.offset_s, prior)))
-    rivals.sort(key=lambda p: p is not best)
-    fits.sort(key=lambda f: f.offset_s != best.offset_s)
     weights = _weights(rivals, prior)
     order = np.argsort(-weights, kind="stable")
     modes = tuple(Mode(fits[i].offset_s, fits[i].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6)
