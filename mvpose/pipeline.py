@@ -40,10 +40,10 @@ from mvpose.recon.identify import by_identity, identified
 from mvpose.recon.smooth import smooth
 from mvpose.recon.triangulate import triangulate
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
-from mvpose.sync.estimate import Hint, estimate_offsets
+from mvpose.sync.estimate import Hint
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.sync.pretrained import WEIGHTS
-from mvpose.sync.solve import solve_clocks
+from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.video import Video, probe
 from mvpose.workspace import Workspace, digest_of, file_digest
 
@@ -285,9 +285,7 @@ def synchronise(
         start = time.perf_counter()
         cameras = None if rig is None else {camera.name: camera for camera in rig}
         tell = _telling("synchronise", progress)
-        graph = estimate_offsets(keypoints, cameras, hints=hints, progress=tell)
-        epochs = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
-        graph, clocks = solve_clocks(graph, epochs, reference=reference)
+        graph, clocks = synchronise_cameras(keypoints, cameras, hints=hints, reference=reference, progress=tell)
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)

@@ -5,7 +5,7 @@ clips = 1_000_000
 val_every = 2000
 autocast = "bf16"
 half = True
-_people = dict(wild=0.5, noise=(0.5, 1.3), speed=(0.7, 1.4), mirror=True, unrelated=0.2, absent=0.05)
+_people = dict(wild=0.5, noise=(0.2, 1.5), speed=(0.7, 1.4), mirror=True, unrelated=0.2, absent=0.05)
 _window = dict(**_people, span_s=0.6, phase=True)
 recipes = [
     (0.6, dict(**_people)),

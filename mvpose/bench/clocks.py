@@ -19,9 +19,8 @@ from mvpose.detect.tracks import track_people
 from mvpose.errors import FormatError
 from mvpose.pipeline import Progress
 from mvpose.recon.metrics import clock_errors
-from mvpose.sync.estimate import estimate_offsets
 from mvpose.sync.offsets import Method
-from mvpose.sync.solve import solve_clocks
+from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import Motion, chain, read_motion_pack
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -191,8 +190,8 @@ def score(
         cameras = {camera.name: camera for camera in world.rig}
         middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
         for row, estimator in enumerate(estimators):
-            graph = estimate_offsets(keypoints, cameras if estimator.calibrated else None, methods=estimator.methods)
-            _, clocks = solve_clocks(graph, middle, reference=world.rig.names[0])
+            known = cameras if estimator.calibrated else None
+            _, clocks = synchronise_cameras(keypoints, known, methods=estimator.methods, reference=world.rig.names[0])
             found = clock_errors(clocks, world.true_clocks(clocks.reference), middle)["cameras"].values()
             errors[row] += [e["error_ms"] for e in found]
             z[row] += [e["z"] for e in found]

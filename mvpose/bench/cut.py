@@ -19,8 +19,7 @@ from mvpose.clock import Clocks
 from mvpose.compare import Truth, compare
 from mvpose.demo import RECORDINGS, cut_apart, cut_clocks, fetch_recordings
 from mvpose.pipeline import Settings
-from mvpose.sync.estimate import estimate_offsets
-from mvpose.sync.solve import solve_clocks
+from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.workspace import open_workspace
 
 CUTS: Mapping[str, tuple[tuple[int, int, int, int], int]] = {
@@ -58,8 +57,7 @@ def run_cut(source: Path, first: Mapping[str, int], every: int, detector: str, f
     workspace = open_workspace(folder / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
-    epochs = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
-    _, learned = solve_clocks(estimate_offsets(keypoints), epochs, reference="cam01")
+    _, learned = synchronise_cameras(keypoints, reference="cam01")
     return Outcome(
         clocks, learned, truth, compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
     )

@@ -19,8 +19,7 @@ from mvpose.clock import Clocks, unsynchronised_clocks
 from mvpose.detect.tracks import track_people
 from mvpose.pipeline import Settings, build_poses, rebuild_poses
 from mvpose.recon.metrics import clock_errors, mpjpe
-from mvpose.sync.estimate import estimate_offsets
-from mvpose.sync.solve import solve_clocks
+from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import crossing_motion, generate_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -63,9 +62,9 @@ def run_recording(world: World, rng: np.random.Generator, noise: DetectorNoise, 
     seen = observe(world, rng, noise, tracked=False)
     keypoints = timings.of("2D tracks", lambda: {name: track_people(k) for name, k in seen.items()})
     cameras = {camera.name: camera for camera in world.rig}
-    graph = timings.of("offsets", lambda: estimate_offsets(keypoints, cameras))
+    reference = world.rig.names[0]
+    _, clocks = timings.of("clocks", lambda: synchronise_cameras(keypoints, cameras, reference=reference))
     middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
-    _, clocks = timings.of("solve", lambda: solve_clocks(graph, middle, reference=world.rig.names[0]))
     truth = world.true_clocks(clocks.reference)
     errors = clock_errors(clocks, truth, middle)["cameras"].values()
     settings = Settings(fps=POSE_FPS)
