@@ -15,7 +15,7 @@ from mvpose.geometry import essential_matrix
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.sync.coarse import LagCurve, Peak, correlation_search, epipolar_search
 from mvpose.sync.offsets import CLEAR_WEIGHT, Method, Mode, OffsetGraph, PairwiseOffset, Support, edge
-from mvpose.sync.refine import Match, PairFit, basin, fit_offset, match_people
+from mvpose.sync.pairs import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _edge(
     modes: Sequence[Mode],
     whole: PairFit | LearnedFit,
     method: Method,
-    windows: int = 1,
+    windows: int = 0,
 ) -> PairwiseOffset:
     """File an epoch's fit; rival peaks of the whole recording stay the same distance away at every epoch."""
     return PairwiseOffset(

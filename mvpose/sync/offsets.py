@@ -16,6 +16,9 @@ import numpy as np
 Method = Literal["correlation", "epipolar", "learned", "audio", "timecode", "hint"]
 METHODS: tuple[Method, ...] = ("correlation", "epipolar", "learned", "audio", "timecode", "hint")
 
+FROM_KEYPOINTS: frozenset[Method] = frozenset({"correlation", "epipolar", "learned"})
+"""Methods that share the errors of one detector."""
+
 CLEAR_WEIGHT = 0.8
 """Of the best mode; below it another offset is nearly as likely, and either would be a guess."""
 
@@ -81,6 +84,13 @@ class PairwiseOffset:
     def rejected(self, reason: str) -> PairwiseOffset:
         """Return this estimate, marked as not used and why."""
         return replace(self, accepted=False, reason=reason)
+
+    def refined(self, at_s: float, offset_s: float, sigma_s: float, method: Method) -> PairwiseOffset:
+        """Return a sharper estimate of the same offset; its rivals stay as far from it as ever."""
+        shift_s = offset_s - self.offset_s
+        rivals = (replace(m, offset_s=m.offset_s + shift_s) for m in self.modes[1:])
+        best = Mode(offset_s, sigma_s, self.modes[0].weight)
+        return replace(self, at_s=at_s, offset_s=offset_s, sigma_s=sigma_s, method=method, modes=(best, *rivals))
 
 
 def edge(

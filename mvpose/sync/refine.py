@@ -1,260 +1,523 @@
-"""Refine the offset of a calibrated pair below a frame, in continuous time, with an uncertainty.
+"""Refine all clocks together, in continuous time, by everybody whom two calibrated cameras see.
 
-A joint seen by camera a at ``t`` must lie on its epipolar line in camera b at ``t + offset``. The robust sum of squared
-epipolar residuals over all joints of all people is minimised over the offset and its drift. A joint that moves along
-its epipolar line has no derivative there and so, rightly, no weight.
+Where ``refine.fit_offset`` fits one pair, this fits the offset and rate of every camera at once to the epipolar
+residuals of all pairs. Two things make it sharper than pairs that are reconciled afterwards:
+
+*The slow part of a detector's error is taken out.* A detector puts a joint beside where it is, and keeps doing so for a
+second and more; only a fifth of the error is new in each frame. Timing shows in what changes faster than that. So the
+running mean is subtracted from the residuals and from their derivatives alike, which is least squares with a smooth
+unknown bias for every joint and pair (Robinson 1988; Speckman 1988).
+
+*Errors of one camera are in all of its pairs.* The scores of all pairs are summed over blocks of time before they are
+squared, so the covariance of the clocks holds what pairs share (Liang & Zeger 1986).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
-from mvpose.geometry import epipolar_residual
-from mvpose.sync.coarse import NOISE, OUTLIER_SCALE, robust_cost
+from mvpose.calib.camera import Camera
+from mvpose.clock import Clock, Clocks
+from mvpose.geometry import essential_matrix, homogeneous
+from mvpose.sync.coarse import NOISE, OUTLIER_SCALE
+from mvpose.sync.offsets import PairwiseOffset
+from mvpose.sync.pairs import SAMPLE_STEP_S, joint_spread, match_people
 from mvpose.sync.trajectories import Trajectory
 
-SAMPLE_STEP_S = 1 / 30
-"""Residuals are taken at this spacing; a smoothed track holds nothing new between two of them."""
+RATE_SIGMA = 1e-4
+"""Spread of consumer clocks' rates about each other before any data."""
 
-_DRIFT_SIGMA = 2e-4  # relative rate of two consumer clocks: ±100 ppm each
-_BLOCK_S = 2.0  # residuals further apart are taken as independent
-_EPSILON_S = 0.01  # wide enough that the ripple of the noise averages out
-_PRIOR_INFLATION, _PRIOR_BLOCKS = 15.0, 3.0  # variance inflation of residuals 1/30 s apart where few blocks show it
-_UNMODELLED = 1.2  # root mean square z-score of the sandwich alone on synthetic recordings (seeds kept for tuning)
+_BIAS_S = 0.6  # width of the boxes whose double running mean is taken for a detector's bias; chosen on val recordings
+_BIAS_SHARE = 0.9  # of it is taken out: some of what changes slowly is motion, and tells of long ones
+_BIN_S, _BLOCK_S = 0.25, 2.0  # sums are kept by bins; those over whole blocks are independent
+_MATCH_COST = 0.5  # two tracks that cost more than this are never one person
+_ITERATIONS = 15
+_CONVERGED_S = 2e-6
+_LARGEST_STEP_S = 0.05
+_PRIOR_DISPERSION, _PRIOR_BLOCKS = 4.0, 4.0  # inflation of the variance where few blocks show it
+_UNMODELLED = 1.15  # root mean square z-score of the covariance alone on val recordings
+_READOUT_SIGMA_S = 0.02  # of a read-out time before any data
+_DECISIVE_SIGMAS = 5.0  # of a read-out time or a jump: nobody told of it, so it has to be plain
+_LEAST_READOUT_S, _LEAST_JUMP_S = 0.004, 0.008
 
-
-@dataclass(frozen=True)
-class Match:
-    """Two tracks taken for one person: their common moments, seen from a.
-
-    Attributes:
-        time_s: (n,) times on a's clock.
-        xy_a: (n, J, 2) normalised positions in a.
-        velocity_a: (n, J, 2) their smoothed velocities, per second.
-        sigma_a: (n, 1) noise of a joint in a, normalised units.
-        track_b: The person in b.
-    """
-
-    time_s: np.ndarray
-    xy_a: np.ndarray
-    velocity_a: np.ndarray
-    sigma_a: np.ndarray
-    track_b: Trajectory
+Lever = Literal["offset", "rate", "readout"]
+"""How far a camera's session time is ahead in proportion to an unknown. ``offset``: 1. ``rate``: session time from the
+centre, in units of ``RATE_SIGMA``. ``readout``: how far down the image a joint is, from 0 to 1."""
 
 
 @dataclass(frozen=True)
-class PairFit:
-    """Offset of a pair as a straight line over a's time: ``offset_s + drift * (t_a − at_s)``.
+class Jump:
+    """A moment at which a camera's written times leave out, or put in, what it did not record.
 
     Attributes:
-        at_s: Epoch, where offset and drift are least correlated.
-        offset_s: Offset there, seconds.
-        drift: Its change per second of a's time.
-        sigma_s: Standard deviation of ``offset_s``.
-        cost: Mean robust cost of the residuals, in [0, 1).
-        seconds: Person-seconds compared.
-        joints: Number of joint residuals.
+        camera: Whose.
+        at_s: From when on, on its own time.
+        jump_s: How much its times after that must be raised.
+        sigma_s: Its standard deviation.
     """
 
+    camera: str
     at_s: float
-    offset_s: float
-    drift: float
+    jump_s: float
     sigma_s: float
-    cost: float
-    seconds: float
-    joints: int
 
 
-def match_people(
-    tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajectory], E: np.ndarray, offset_s: float, accepted_cost: float
-) -> list[Match]:
-    """Pair tracks that are one person at the given offset; nobody is two people at a time.
-
-    Args:
-        tracks_a: All people of camera a.
-        tracks_b: All people of camera b.
-        E: (3, 3) essential matrix, ``x_bᵀ E x_a = 0``.
-        offset_s: ``t_b = t_a + offset_s``.
-        accepted_cost: Largest mean robust cost of a pair.
-    """
-    candidates: list[tuple[float, int, int, float, float]] = []
-    for i, a in enumerate(tracks_a):
-        for j, b in enumerate(tracks_b):
-            start, end = max(a.start_s, b.start_s - offset_s), min(a.end_s, b.end_s - offset_s)
-            if end - start < 0.3:
-                continue
-            time = np.linspace(start, end, int(np.clip((end - start) * 10, 4, 200)))
-            (xy_a, size_a), (xy_b, size_b) = a.at(time), b.at(time + offset_s)
-            residual = epipolar_residual(xy_a, xy_b, E, NOISE * size_a[:, None], NOISE * size_b[:, None])
-            cost = robust_cost(residual)[np.isfinite(residual)]
-            if len(cost) and cost.mean() < accepted_cost:
-                candidates.append(((accepted_cost - cost.mean()) * (end - start), i, j, start, end))
-    taken: list[tuple[int, int, float, float]] = []
-    for _, i, j, start, end in sorted(candidates, reverse=True):
-        if all(end <= s or start >= e for p, q, s, e in taken if p == i or q == j):
-            taken.append((i, j, start, end))
-    return [_match(tracks_a[i], tracks_b[j], start, end) for i, j, start, end in taken]
-
-
-def _match(a: Trajectory, b: Trajectory, start: float, end: float) -> Match:
-    # A little beyond the overlap, so that it does not change with the offset during the refinement.
-    time = np.arange(max(a.start_s, start - 0.3), min(a.end_s, end + 0.3), SAMPLE_STEP_S)
-    xy, size = a.at(time)
-    return Match(time, xy, a.velocity_at(time), NOISE * size[:, None], b)
-
-
-def _residuals(match: Match, E: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
-    """Return residuals (n, J) in standard deviations for an offset at each moment (n,)."""
-    xy_b, size_b = match.track_b.at(match.time_s + offset_s)
-    return epipolar_residual(match.xy_a, xy_b, E, match.sigma_a, NOISE * size_b[:, None])
-
-
-def _gradients(match: Match, E: np.ndarray, offset_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how the residuals change per second (n, J) as b moves on along its smoothed velocity, and as a does."""
-    xy_b, size_b = match.track_b.at(match.time_s + offset_s)
-    sigma_b = NOISE * size_b[:, None]
-
-    def slope(step_a: np.ndarray | float, step_b: np.ndarray | float) -> np.ndarray:
-        ahead = epipolar_residual(match.xy_a + step_a, xy_b + step_b, E, match.sigma_a, sigma_b)
-        behind = epipolar_residual(match.xy_a - step_a, xy_b - step_b, E, match.sigma_a, sigma_b)
-        return (ahead - behind) / 2e-3
-
-    return slope(0.0, 1e-3 * match.track_b.velocity_at(match.time_s + offset_s)), slope(1e-3 * match.velocity_a, 0.0)
-
-
-def basin(
-    matches: Sequence[Match], E: np.ndarray, around_s: float, *, reach_s: float = 0.25, step_s: float = 0.0125
-) -> tuple[float, float]:
-    """Return the offset with the least mean robust cost within ``reach_s`` of a guess, and that cost."""
-    offsets = around_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
-    thin = max(1, sum(len(m.time_s) for m in matches) // 1500)
-    thinned = [_rows(m, slice(None, None, thin)) for m in matches]
-    cost = np.array(
-        [
-            np.nanmean(np.concatenate([robust_cost(_residuals(m, E, np.asarray(o))).ravel() for m in thinned]))
-            for o in offsets
-        ]
-    )
-    best = int(np.argmin(cost))
-    return float(offsets[best]), float(cost[best])
-
-
-def fit_offset(
-    matches: Sequence[Match],
-    E: np.ndarray,
-    start: tuple[float, float, float],
-    *,
-    window: tuple[float, float] = (-np.inf, np.inf),
-    fit_drift: bool = True,
-) -> PairFit | None:
-    """Solve the robust normal equations ``Σ w g r = 0`` for the offset, and its drift if wanted.
-
-    ``r`` is the epipolar residual and ``g`` its derivative along the *smoothed* velocity of b. The velocity's own noise
-    must not weigh in: taken as it is, it passes for motion, and the sum of its squares for information. What both
-    cameras see move counts, whose errors are their own: the product of the derivatives along either's velocity.
+def refine_clocks(
+    tracks: Mapping[str, Sequence[Trajectory]],
+    cameras: Mapping[str, Camera],
+    clocks: Clocks,
+    cues: Sequence[PairwiseOffset] = (),
+) -> Clocks:
+    """Fit all clocks together, from clocks that are right to about a tenth of a second.
 
     Args:
-        matches: People seen by both cameras.
-        E: (3, 3) essential matrix.
-        start: (at_s, offset_s, drift) to start from.
-        window: Only moments of a's time within these bounds.
-        fit_drift: Whether the drift is free (with a prior of ±200 ppm) or stays as it is.
+        tracks: All people of each camera, in normalised coordinates.
+        cameras: Their calibration.
+        clocks: Where to start; says which camera is the reference.
+        cues: Estimates that come from anything but keypoints; they count by their sigmas.
 
     Returns:
-        The fit; its sigma is the sandwich of block scores and the common motion, so that residuals which are
-        correlated within two seconds and among joints are not counted as new. None if it does not converge or nothing
-        moves across epipolar lines in both views.
+        The clocks, refined; those that no common motion connects to the reference are as they were. A rate that the
+        data do not speak for is 1, and its sigma is the bound.
     """
-    at_s, offset, drift = start
-    cut = [m for m in (_within(m, *window) for m in matches) if len(m.time_s)]
-    if not cut:
-        return None
-    time = np.concatenate([m.time_s for m in cut])
-    lever = time - at_s
-
-    def residuals(shift: float = 0.0) -> np.ndarray:
-        return np.concatenate([_residuals(m, E, offset + shift + drift * (m.time_s - at_s)) for m in cut])
-
-    for _ in range(15):
-        r = residuals()
-        gradients = [_gradients(m, E, offset + drift * (m.time_s - at_s)) for m in cut]
-        g, g_a = (np.concatenate(part) for part in zip(*gradients, strict=True))
-        seen = np.isfinite(r) & np.isfinite(g)
-        if seen.sum() < 30:
-            return None
-        r, g = np.where(seen, r, 0.0), np.where(seen, g, 0.0)
-        spread = _joint_spread(r, seen)
-        weight = np.where(seen, 1.0 / np.square(1 + np.square(r / spread / OUTLIER_SCALE)) / spread**2, 0.0)
-        score = (weight * g * r).sum(1)  # (n,) per moment
-        slope = (weight * g * np.nan_to_num(residuals(_EPSILON_S) - residuals(-_EPSILON_S))).sum(1) / (2 * _EPSILON_S)
-        information = (weight * g**2).sum(1)
-        if slope.sum() <= 0.1 * information.sum() or information.sum() == 0:
-            return None
-        step = _newton_step(score, slope, lever, drift if fit_drift else None)
-        offset, drift = offset + float(np.clip(step[0], -0.05, 0.05)), drift + step[1]
-        if abs(step[0]) < 1e-5:
+    problem = _problem(tracks, cameras, clocks)
+    if not problem.free:
+        return clocks
+    columns = problem.columns("offset", "rate")
+    found = dict(clocks.clocks)
+    for _ in range(_ITERATIONS):
+        normal = _normal_equations(problem, columns, found)
+        beliefs = _beliefs(problem, columns, found, cues)
+        step = normal.step(beliefs)
+        largest = float(np.abs(step[: len(problem.free)]).max())
+        step *= min(1.0, _LARGEST_STEP_S / max(largest, 1e-12))
+        moves = dict(zip(columns, step, strict=True))
+        for name in problem.free:
+            found[name] = _moved(found[name], moves[name, "offset"], moves[name, "rate"] * RATE_SIGMA, problem.centre_s)
+        if largest < _CONVERGED_S:
             break
-    if abs(offset - start[1]) > 0.5:
+    covariance = normal.covariance(beliefs)
+    for name in problem.free:
+        pick = [columns.index((name, "offset")), columns.index((name, "rate"))]
+        scale = np.array([1.0, RATE_SIGMA])
+        found[name] = _known(found[name], covariance[np.ix_(pick, pick)] * np.outer(scale, scale), problem.centre_s)
+    return replace(clocks, clocks=found)
+
+
+def find_readouts(
+    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
+) -> dict[str, tuple[float, float]]:
+    """Find the cameras whose rows are plainly read one after the other, from top to bottom.
+
+    One step of the joint fit, with each camera's read-out time among the unknowns: joints low in the image are then
+    late against those high up.
+
+    Args:
+        tracks: All people of each camera, in normalised coordinates.
+        cameras: Their calibration.
+        clocks: Refined clocks.
+
+    Returns:
+        For each such camera its read-out time and the standard deviation of that, seconds; ``Camera.rolling_shutter_s``
+        plays no part.
+    """
+    problem = _problem(tracks, cameras, clocks)
+    if not problem.free:
+        return {}
+    columns = problem.columns("offset", "rate") + problem.columns("readout")
+    normal = _normal_equations(problem, columns, clocks.clocks)
+    beliefs = _beliefs(problem, columns, clocks.clocks)
+    step, sigma = normal.step(beliefs), np.sqrt(np.diag(normal.covariance(beliefs)))
+    found = {
+        name: (value, s) for (name, lever), value, s in zip(columns, step, sigma, strict=True) if lever == "readout"
+    }
+    return {
+        name: (float(value), float(s))
+        for name, (value, s) in found.items()
+        if value > max(_DECISIVE_SIGMAS * s, _LEAST_READOUT_S)
+    }
+
+
+def find_jump(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> Jump | None:
+    """Find the plainest jump in any camera's times: frames that were lost, or doubled, while the times went on evenly.
+
+    Every bin boundary of every camera is tried as one more unknown of the joint fit: the offset from there on (the
+    supremum of score tests; Andrews 1993).
+
+    Args:
+        tracks: All people of each camera, in normalised coordinates.
+        cameras: Their calibration.
+        clocks: Refined clocks.
+    """
+    problem = _problem(tracks, cameras, clocks)
+    if not problem.free:
         return None
-    # Where a moves as b does, their parts of the derivative cancel; where only the noise moves, they are unrelated.
-    motion = -float((weight * g * np.nan_to_num(g_a)).sum())
-    if motion <= 0.1 * information.sum():
+    columns = problem.columns("offset", "rate")
+    normal = _normal_equations(problem, [*columns, (clocks.reference, "offset")], clocks.clocks)
+    beliefs = _beliefs(problem, columns, clocks.clocks)
+    best: Jump | None = None
+    for name in problem.names:
+        own = [*columns, (clocks.reference, "offset")].index((name, "offset"))
+        step_s, sigma_s = _steps_after(normal, own, beliefs)
+        index = int(np.argmax(np.abs(step_s) / sigma_s))
+        at_s = float(clocks[name].to_camera(problem.grid[0] + _BIN_S * index))
+        jump = Jump(name, at_s, float(step_s[index]), float(sigma_s[index]))
+        if best is None or abs(jump.jump_s) / jump.sigma_s > abs(best.jump_s) / best.sigma_s:
+            best = jump
+    if best is None or abs(best.jump_s) < max(_DECISIVE_SIGMAS * best.sigma_s, _LEAST_JUMP_S):
         return None
-    centre = float((information * time).sum() / information.sum())
-    return PairFit(
-        at_s=centre,
-        offset_s=offset + drift * (centre - at_s),
-        drift=drift,
-        sigma_s=float(_UNMODELLED * np.sqrt(_score_variance(time, score, information)) / motion),
-        cost=float(robust_cost(r)[seen].mean()),
-        seconds=len(time) * SAMPLE_STEP_S,
-        joints=int(seen.sum()),
+    return best
+
+
+def _steps_after(normal: _Normal, own: int, beliefs: _Beliefs) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far a camera's offset (the column ``own``) steps at the start of each bin (B,), and the sigma."""
+    known = len(beliefs.pull)
+
+    def after(values: np.ndarray) -> np.ndarray:
+        return np.cumsum(values[::-1], axis=0)[::-1]
+
+    information = normal.information[:, :known, :known].sum(0) / normal.dispersion + beliefs.information
+    score = normal.score[:, :known].sum(0) / normal.dispersion + beliefs.pull
+    across = after(normal.information[:, own, :known]) / normal.dispersion  # (B, p)
+    explained = np.linalg.solve(information, across.T).T
+    left = after(normal.information[:, own, own]) / normal.dispersion - (explained * across).sum(1)
+    total = left.max(initial=0.0)
+    pull = after(normal.score[:, own]) / normal.dispersion - explained @ score
+    enough = left > max(0.01 * total, 1e-9)
+    return np.where(enough, -pull / np.where(enough, left, 1.0), 0.0), np.where(enough, left, 1.0) ** -0.5 * _UNMODELLED
+
+
+@dataclass(frozen=True)
+class _Common:
+    """One person in two cameras, for as long as both see them.
+
+    Attributes:
+        pair: Names of the cameras.
+        tracks: The person in either.
+        rows: Moments of the grid of session times.
+    """
+
+    pair: tuple[str, str]
+    tracks: tuple[Trajectory, Trajectory]
+    rows: slice
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is fitted.
+
+    Attributes:
+        common: Everybody whom two cameras see.
+        cameras: Their calibration.
+        names: Cameras that somebody connects with the reference, itself included.
+        reference: Its name.
+        grid: (T,) moments of session time at which residuals are taken.
+        centre_s: The mean moment of what is compared: offsets there and rates are least correlated.
+    """
+
+    common: list[_Common]
+    cameras: Mapping[str, Camera]
+    names: list[str]
+    reference: str
+    grid: np.ndarray
+    centre_s: float
+
+    @property
+    def free(self) -> list[str]:
+        """Cameras whose clocks are unknown."""
+        return [name for name in self.names if name != self.reference]
+
+    def columns(self, *levers: Lever) -> list[tuple[str, Lever]]:
+        """Return the unknowns of all cameras, lever by lever; the reference has a read-out, but no offset or rate."""
+        return [(name, lever) for lever in levers for name in (self.names if lever == "readout" else self.free)]
+
+
+def _problem(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> _Problem:
+    grid = _grid(tracks, clocks)
+    common = list(_common_people(tracks, cameras, clocks, grid))
+    reached = _reached(clocks.reference, [c.pair for c in common])
+    common = [c for c in common if c.pair[0] in reached]
+    weights = [c.rows.stop - c.rows.start for c in common]
+    centre_s = float(np.average([grid[c.rows].mean() for c in common], weights=weights)) if common else 0.0
+    names = [name for name in clocks.clocks if name in reached]
+    return _Problem(common, cameras, names, clocks.reference, grid, centre_s)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What one ``_Common`` says at each moment, joint by joint (n, J), of its pair's offset.
+
+    Attributes:
+        score: Derivative of the robust cost.
+        curvature: Its derivative as fitting steps take it, positive.
+        information: Its expected derivative, from motion that both views show.
+    """
+
+    score: np.ndarray
+    curvature: np.ndarray
+    information: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Beliefs:
+    """What is known beside the keypoints: its information (p, p), and its pull (p,) at the present clocks."""
+
+    information: np.ndarray
+    pull: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """Normal equations of all unknowns (p,), in bins (B,) of session time.
+
+    Attributes:
+        score: (B, p).
+        curvature: (B, p, p).
+        information: (B, p, p).
+    """
+
+    score: np.ndarray
+    curvature: np.ndarray
+    information: np.ndarray
+
+    @cached_property
+    def meat(self) -> np.ndarray:
+        """(p, p) covariance of the summed score, from what blocks of time show and from a prior worth a few blocks."""
+        starts = np.arange(0, len(self.score), round(_BLOCK_S / _BIN_S))
+        blocks = np.add.reduceat(self.score, starts)
+        weight = np.add.reduceat(np.trace(self.curvature, axis1=1, axis2=2), starts)
+        effective = np.square(weight.sum()) / max(np.square(weight).sum(), 1e-300)
+        prior = _PRIOR_DISPERSION * self.information.sum(0)
+        return np.asarray((effective * blocks.T @ blocks + _PRIOR_BLOCKS * prior) / (effective + _PRIOR_BLOCKS))
+
+    @cached_property
+    def dispersion(self) -> float:
+        """How many times larger the score's variance is than if all residuals were independent."""
+        independent = float(np.trace(self.information.sum(0)))
+        return max(float(np.trace(self.meat)) / max(independent, 1e-12), 1.0)
+
+    def step(self, beliefs: _Beliefs) -> np.ndarray:
+        """Return the next step (p,) of the fit."""
+        normal = self.curvature.sum(0) / self.dispersion + beliefs.information
+        return -np.linalg.solve(normal, self.score.sum(0) / self.dispersion + beliefs.pull)
+
+    def covariance(self, beliefs: _Beliefs) -> np.ndarray:
+        """Return the covariance (p, p) of the unknowns: the sandwich of scores and information."""
+        bread = np.linalg.inv(self.information.sum(0) / self.dispersion + beliefs.information)
+        return np.asarray(_UNMODELLED**2 * bread @ (self.meat / self.dispersion**2 + beliefs.information) @ bread.T)
+
+
+def _common_people(
+    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks, grid: np.ndarray
+) -> Iterator[_Common]:
+    """Yield who is seen by two cameras at once, and when, by the clocks as they are."""
+    for a, b in itertools.combinations(sorted(clocks.clocks), 2):
+        E = essential_matrix(cameras[a], cameras[b])
+        clock = clocks[a]
+        offset_s = float(clocks[b].to_camera(clock.to_session(clock.epoch_s))) - clock.epoch_s
+        for match in match_people(tracks[a], tracks[b], E, offset_s, _MATCH_COST):
+            start, end = np.searchsorted(grid, clock.to_session(match.time_s[[0, -1]]))
+            if end - start >= 2:
+                yield _Common((a, b), (match.track_a, match.track_b), slice(int(start), int(end)))
+
+
+def _grid(tracks: Mapping[str, Sequence[Trajectory]], clocks: Clocks) -> np.ndarray:
+    """Return the moments (T,) of session time at which residuals are taken."""
+    spans = [
+        clock.to_session(np.array([track.start_s, track.end_s]))
+        for name, clock in clocks.clocks.items()
+        for track in tracks[name]
+    ]
+    start, end = min((s[0] for s in spans), default=0.0), max((s[1] for s in spans), default=0.0)
+    return np.arange(start, end, SAMPLE_STEP_S)
+
+
+def _reached(reference: str, pairs: Sequence[tuple[str, str]]) -> set[str]:
+    """Return the cameras that pairs connect with the reference."""
+    reached, before = {reference}, 0
+    while len(reached) > before:
+        before = len(reached)
+        reached |= {name for pair in pairs if reached & set(pair) for name in pair}
+    return reached
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A track at some moments: positions, smoothed and plain velocities (n, J, 2), sigma (n, 1) of a joint."""
+
+    xy: np.ndarray
+    velocity: np.ndarray
+    slope: np.ndarray
+    sigma: np.ndarray
+
+
+def _seen(track: Trajectory, clock: Clock, time_s: np.ndarray) -> _Seen:
+    own_s = clock.to_camera(time_s)
+    xy, size = track.at(own_s)
+    return _Seen(xy, track.velocity_at(own_s), track.slope_at(own_s), NOISE * size[:, None])
+
+
+def _all_terms(problem: _Problem, clocks: Mapping[str, Clock]) -> Iterator[tuple[_Common, _Seen, _Seen, _Terms]]:
+    seen: dict[tuple[str, int], _Seen] = {}
+    for c in problem.common:
+        for name, track in zip(c.pair, c.tracks, strict=True):
+            if (name, id(track)) not in seen:
+                seen[name, id(track)] = _seen(track, clocks[name], problem.grid)
+        a, b = (_cut(seen[name, id(track)], c.rows) for name, track in zip(c.pair, c.tracks, strict=True))
+        yield c, a, b, _terms(a, b, essential_matrix(problem.cameras[c.pair[0]], problem.cameras[c.pair[1]]))
+
+
+def _cut(seen: _Seen, rows: slice) -> _Seen:
+    return _Seen(seen.xy[rows], seen.velocity[rows], seen.slope[rows], seen.sigma[rows])
+
+
+def _terms(a: _Seen, b: _Seen, E: np.ndarray) -> _Terms:
+    """Weigh what one person's joints say of the time between two cameras.
+
+    Derivatives are taken along velocities that are smoothed more widely than the positions, the mean of both views'
+    (an instrument: the velocity's own noise must not pass for motion). The information is what one view's instrument
+    and the other view's plain slope have in common, whose errors are their own.
+    """
+    ahead_a, ahead_b = homogeneous(a.xy), homogeneous(b.xy)
+    line_a, line_b = ahead_b @ E, ahead_a @ E.T
+    variance = (line_b[..., :2] ** 2).sum(-1) * b.sigma**2 + (line_a[..., :2] ** 2).sum(-1) * a.sigma**2
+    deviation = np.sqrt(np.maximum(variance, 1e-18))
+    residual = (ahead_b * line_b).sum(-1) / deviation
+
+    def along(line: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+        return (line[..., :2] * velocity).sum(-1) / deviation
+
+    parts = (
+        residual,
+        along(line_a, a.velocity),
+        along(line_b, b.velocity),
+        along(line_a, a.slope),
+        along(line_b, b.slope),
     )
+    known = np.logical_and.reduce([np.isfinite(part) for part in parts])
+    residual, *derivatives = (np.where(known, part, 0.0) for part in parts)
+    weight = known.astype(float)
+    weight = known.astype(float)
+    for _ in range(3):  # what the slow part is depends on which residuals are trusted, and the other way round
+        fast = _without_slow(residual, weight)
+        spread = joint_spread(fast, known)
+        square = np.square(fast / spread / OUTLIER_SCALE)
+        weight = np.where(known, 1 / np.square((1 + square) * spread), 0.0)
+    fast, velocity_a, velocity_b, slope_a, slope_b = (_without_slow(part, weight) for part in (residual, *derivatives))
+    derivative = (velocity_b - velocity_a) / 2
+    shared = -(velocity_a * slope_b + velocity_b * slope_a) / 2
+    expected = weight * (1 - 3 * square) / (1 + square)  # second derivative of the robust cost
+    return _Terms(score=weight * derivative * fast, curvature=weight * derivative**2, information=expected * shared)
 
 
-def _newton_step(score: np.ndarray, slope: np.ndarray, lever: np.ndarray, drift: float | None) -> tuple[float, float]:
-    """Return the steps of offset and drift; None for the drift keeps it.
+def _without_slow(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Subtract from values (n, J) their weighted running mean: what a bias that changes slowly does to them."""
 
-    The prior of the drift is one independent observation, the residuals are many correlated ones: hence the inflation.
+    def running(x: np.ndarray) -> np.ndarray:
+        width = round(_BIAS_S / SAMPLE_STEP_S)
+        return np.asarray(
+            uniform_filter1d(uniform_filter1d(x, width, axis=0, mode="constant"), width, axis=0, mode="constant")
+        )
+
+    return values - _BIAS_SHARE * running(weight * values) / np.maximum(running(weight), 1e-9)
+
+
+def _normal_equations(problem: _Problem, columns: Sequence[tuple[str, Lever]], clocks: Mapping[str, Clock]) -> _Normal:
+    """Add up what everybody says of the unknowns."""
+    count = len(columns)
+    bins = ((problem.grid - problem.grid[0]) / _BIN_S).astype(int)
+    n_bins = int(bins[-1]) + 1
+    score, curvature = np.zeros((n_bins, count)), np.zeros((n_bins, count, count))
+    information = np.zeros_like(curvature)
+    for c, a, b, terms in _all_terms(problem, clocks):
+        time = problem.grid[c.rows] - problem.centre_s
+        own, levers = [], []
+        # A clock that is ahead sees an earlier moment of its own: the offset of b against a falls as b's advances.
+        for name, seen, sign in ((c.pair[0], a, 1.0), (c.pair[1], b, -1.0)):
+            for index, (camera, lever) in enumerate(columns):
+                if camera == name:
+                    own.append(index)
+                    levers.append(sign * _lever(lever, time, seen, problem.cameras[name]))
+        design = np.stack(np.broadcast_arrays(*levers, terms.score)[:-1])  # (k, n, J)
+        starts = np.flatnonzero(np.diff(bins[c.rows], prepend=-1))
+        at = bins[c.rows][starts]
+        score[np.ix_(at, own)] += np.add.reduceat((design * terms.score).sum(-1), starts, axis=1).T
+        for total, part in ((curvature, terms.curvature), (information, terms.information)):
+            products = np.einsum("knj,lnj,nj->nkl", design, design, part, optimize=True)
+            total[np.ix_(at, own, own)] += np.add.reduceat(products, starts, axis=0)
+    return _Normal(score, curvature, information)
+
+
+def _lever(lever: Lever, time_s: np.ndarray, seen: _Seen, camera: Camera) -> np.ndarray:
+    """Return by how much one unknown puts a camera's session time ahead at moments (n,): (n, 1), or (n, J)."""
+    if lever == "offset":
+        return np.ones((len(time_s), 1))
+    if lever == "rate":
+        return time_s[:, None] * RATE_SIGMA
+    row = (camera.K[1, 1] * seen.xy[..., 1] + camera.K[1, 2]) / (camera.size_px[1] - 1)
+    return np.clip(np.nan_to_num(row), 0.0, 1.0)
+
+
+def _beliefs(
+    problem: _Problem,
+    columns: Sequence[tuple[str, Lever]],
+    clocks: Mapping[str, Clock],
+    cues: Sequence[PairwiseOffset] = (),
+) -> _Beliefs:
+    """Put together what is known of the unknowns beside the keypoints.
+
+    All rates spread alike about a common one, the reference's included: so it does not matter which camera that is.
     """
-    if drift is None:
-        return -float(score.sum() / slope.sum()), 0.0
-    prior = _PRIOR_INFLATION / _DRIFT_SIGMA**2
-    normal = np.array([[slope.sum(), (slope * lever).sum()], [(slope * lever).sum(), (slope * lever**2).sum() + prior]])
-    step = -np.linalg.solve(normal, [score.sum(), (score * lever).sum() + prior * drift])
-    return float(step[0]), float(step[1])
+    at = {column: index for index, column in enumerate(columns)}
+    information, pull = np.zeros((len(columns), len(columns))), np.zeros(len(columns))
+    rates = [at[name, "rate"] for name in problem.free]
+    spread = 2 * (np.eye(len(rates)) - 1 / (len(rates) + 1))
+    information[np.ix_(rates, rates)] = spread
+    pull[rates] = spread @ [(clocks[name].rate - 1) / RATE_SIGMA for name in problem.free]
+    for index, (_, lever) in enumerate(columns):
+        if lever == "readout":
+            information[index, index] = _READOUT_SIGMA_S**-2
+    for e in cues:
+        if not {e.a, e.b} <= set(problem.names):
+            continue
+        row = np.zeros(len(columns))
+        session_s = {
+            e.a: float(clocks[e.a].to_session(e.at_s)),
+            e.b: float(clocks[e.b].to_session(e.at_s + e.offset_s)),
+        }
+        for name, sign in ((e.a, 1.0), (e.b, -1.0)):
+            if name != problem.reference:
+                row[at[name, "offset"]] = sign
+                row[at[name, "rate"]] = sign * (session_s[name] - problem.centre_s) * RATE_SIGMA
+        information += np.outer(row, row) / e.sigma_s**2
+        pull += row * (session_s[e.a] - session_s[e.b]) / e.sigma_s**2
+    return _Beliefs(information, pull)
 
 
-def _within(match: Match, low: float, high: float) -> Match:
-    return _rows(match, (match.time_s >= low) & (match.time_s < high))
+def _moved(clock: Clock, ahead_s: float, rate: float, centre_s: float) -> Clock:
+    """Move a clock's session time at the centre ahead, and raise its rate there."""
+    own_s = float(clock.to_camera(centre_s))
+    return replace(clock, offset_s=clock.offset_s + ahead_s - rate * own_s, rate=clock.rate + rate)
 
 
-def _rows(match: Match, keep: np.ndarray | slice) -> Match:
-    return Match(match.time_s[keep], match.xy_a[keep], match.velocity_a[keep], match.sigma_a[keep], match.track_b)
+def _known(clock: Clock, cov: np.ndarray, centre_s: float) -> Clock:
+    """Give a clock the covariance (2, 2) of its session time at the centre and its rate; decide whether it drifts.
 
-
-def _joint_spread(residual: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return each joint's residual scale (J,), from the median absolute deviation; joints hardly seen share one."""
-    absolute = np.where(seen, np.abs(residual), np.nan)
-    everyone = np.nanmedian(absolute)
-    enough = seen.sum(0) >= 20
-    own = np.array([np.nanmedian(column) if ok else everyone for column, ok in zip(absolute.T, enough, strict=True)])
-    return np.maximum(1.4826 * own, 0.2)
-
-
-def _score_variance(time: np.ndarray, score: np.ndarray, information: np.ndarray) -> float:
-    """Return the variance of the summed scores.
-
-    Sums over whole blocks of time carry all correlation within them (Liang & Zeger 1986). Few blocks tell little, so
-    the inflation over independent residuals is a mean of what they show and of a prior worth a few blocks.
+    The odds are those of a rate of exactly 1 against any within the prior (Savage and Dickey's ratio of densities).
+    Where they are for 1, the rate is that, and its sigma stays what the data leave open.
     """
-    block = ((time - time.min()) / _BLOCK_S).astype(int)
-    block_score = np.bincount(block, score)
-    share = np.bincount(block, information) / information.sum()
-    effective = 1.0 / np.square(share).sum()
-    observed = np.square(block_score).sum() / information.sum()
-    inflation = (_PRIOR_BLOCKS * _PRIOR_INFLATION + effective * observed) / (_PRIOR_BLOCKS + effective)
-    return float(inflation * information.sum())
+    sigma = float(np.sqrt(cov[1, 1]))
+    drift = clock.rate - 1
+    odds = np.sqrt(2) * RATE_SIGMA / sigma * np.exp(-0.5 * (drift / sigma) ** 2)
+    if odds > 1:
+        clock = _moved(clock, -drift * cov[0, 1] / cov[1, 1], -drift, centre_s)
+    to_zero = np.array([[1.0, -float(clock.to_camera(centre_s))], [0.0, 1.0]])
+    cov = to_zero @ cov @ to_zero.T
+    return replace(clock, cov=(cov + cov.T) / 2, rate_fitted=bool(odds <= 1))

@@ -15,11 +15,9 @@ import numpy as np
 
 from mvpose.clock import Clock, Clocks, identity_clock
 from mvpose.errors import SyncError
-from mvpose.sync.offsets import CLEAR_WEIGHT, OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, OffsetGraph, PairwiseOffset
 
 Pair = tuple[str, str]
-
-_FROM_KEYPOINTS = frozenset({"correlation", "epipolar", "learned"})
 
 
 @dataclass(frozen=True)
@@ -173,11 +171,11 @@ def _shared_keypoints(edges: Sequence[PairwiseOffset]) -> np.ndarray:
     """
     information: dict[Pair, dict[str, float]] = {}
     for e in edges:
-        if e.method in _FROM_KEYPOINTS:
+        if e.method in FROM_KEYPOINTS:
             methods = information.setdefault((e.a, e.b), {})
             methods[e.method] = methods.get(e.method, 0.0) + e.sigma_s**-2
     factor = {pair: float(np.sqrt(sum(own.values()) / max(own.values()))) for pair, own in information.items()}
-    return np.array([factor[e.a, e.b] if e.method in _FROM_KEYPOINTS else 1.0 for e in edges])
+    return np.array([factor[e.a, e.b] if e.method in FROM_KEYPOINTS else 1.0 for e in edges])
 
 
 def _middle_times(cameras: Sequence[str], edges: Sequence[PairwiseOffset]) -> dict[str, float]:
@@ -418,19 +416,21 @@ def _clock(
         epoch_s=epoch_s,
         rate_fitted=bool(np.sqrt(cov[1, 1]) < 0.5 * options.rate_sigma),
     )
-    why = _doubts(clock, own, options)
+    why = doubts(clock, own, options)
     return Clock(**{**clock.__dict__, "verdict": "doubtful", "why": why}) if why else clock
 
 
-def _doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
+def doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
     """Return why a clock should not be trusted blindly; empty if it may."""
     methods = {e.method for e in own if e.accepted}
     if methods == {"hint"}:
         return "known by offset_hint_s alone: no pair with it could be estimated"
     if methods == {"correlation"}:
         return "by the correlation of movements alone: give --calib for clocks to a few milliseconds"
-    if methods == {"learned"} and (windows := sum(e.support.windows for e in own if e.accepted)) < options.good_windows:
-        return f"by {windows} windows of movement alone, which may repeat itself: give --calib or a longer recording"
+    windows = [e.support.windows for e in own if e.accepted]
+    if all(windows) and sum(windows) < options.good_windows:
+        total = sum(windows)
+        return f"by {total} windows of movement alone, which may repeat itself: give --calib or a longer recording"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
         return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
     apart = _methods_apart(own, options)
@@ -454,7 +454,7 @@ def _methods_apart(edges: Sequence[PairwiseOffset], options: SolveOptions) -> di
     for pair in dict.fromkeys((e.a, e.b) for e in edges):
         by_method: dict[str, list[PairwiseOffset]] = {}
         for e in edges:
-            if (e.a, e.b) == pair and e.method in _FROM_KEYPOINTS and e.modes[0].weight >= CLEAR_WEIGHT:
+            if (e.a, e.b) == pair and e.method in FROM_KEYPOINTS and e.modes[0].weight >= CLEAR_WEIGHT:
                 by_method.setdefault(e.method, []).append(e)
         means = {method: _weighted_mean(own) for method, own in by_method.items()}
         for (m, (mean_m, sigma_m)), (n, (mean_n, sigma_n)) in itertools.combinations(means.items(), 2):

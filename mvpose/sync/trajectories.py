@@ -88,6 +88,13 @@ class Trajectory:
         after = np.minimum(cell + 1, len(self.xy) - 1)
         return np.where(inside[:, None, None], (1 - u) * self.velocity[cell] + u * self.velocity[after], np.nan)
 
+    def slope_at(self, time_s: np.ndarray) -> np.ndarray:
+        """Return plain velocities (n, J, 2) by linear interpolation, per second: noisier than ``velocity_at``."""
+        cell, u, inside = self._locate(time_s)
+        after = np.minimum(cell + 1, len(self.xy) - 1)
+        slope = (1 - u) * self._slope[cell] + u * self._slope[after]
+        return np.where(inside[:, None, None], slope / STEP_S, np.nan)
+
     def _locate(self, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         position = (np.asarray(time_s) - self.start_s) / STEP_S
         inside = (position >= 0) & (position <= len(self.xy) - 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mvpose.sync.coarse import NOISE
-from mvpose.sync.refine import basin, fit_offset, match_people
+from mvpose.sync.pairs import basin, fit_offset, match_people
 from mvpose.sync.trajectories import STEP_S, Trajectory, smooth_track
 
 # A rectified pair: a joint keeps its row, so x_bᵀ E x_a = y_b − y_a, and a residual is that over √2 NOISE.
