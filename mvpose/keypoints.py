@@ -10,6 +10,8 @@ from mvpose.skeleton import Skeleton
 
 UNTRACKED = -1
 
+_BRIDGED_S = 0.18  # gaps that are surely interpolated later, which recon.align does up to 0.2 s
+
 
 @dataclass(frozen=True)
 class Keypoints2D:
@@ -108,6 +110,28 @@ class Keypoints2D:
             track_id=self.track_id[rows],
             bbox_px=np.asarray(self.bbox_px)[rows],
         )
+
+    def without_repeats(self) -> tuple[Keypoints2D, np.ndarray]:
+        """Drop the detections of frames that repeat the frame before to the bit; the frames stay, without people.
+
+        Such a frame shows an earlier instant: a video was brought to a constant rate. No two images of a camera give
+        the same fractions of pixels, but keypoints of somebody at rest that were rounded or made are the same as well.
+        So repeats are dropped only where interpolation bridges them, which gives somebody at rest back unchanged.
+
+        Returns:
+            The keypoints, and the indices (K,) of the frames that lost their detections.
+        """
+        count = np.diff(self.frame_ptr)
+        frame = self.frame_index
+        rows = np.flatnonzero((count == np.concatenate([[0], count[:-1]]))[frame])
+        seen = np.concatenate([np.nan_to_num(self.xy_px), self.score[..., None]], axis=-1)
+        same = (seen[rows] == seen[rows - count[frame[rows]]]).all(axis=(1, 2))
+        repeats = (count > 0) & (np.bincount(frame[rows[same]], minlength=self.n_frames) == count)
+        frames = np.arange(self.n_frames)
+        shown = np.maximum.accumulate(np.where(repeats, 0, frames))
+        following = np.minimum.accumulate(np.where(repeats, self.n_frames - 1, frames)[::-1])[::-1]
+        repeats &= self.time_s[following] - self.time_s[shown] < _BRIDGED_S
+        return (self.only(np.flatnonzero(~repeats[frame])) if repeats.any() else self), np.flatnonzero(repeats)
 
     def with_skeleton(self, skeleton: Skeleton) -> Keypoints2D:
         """Keep only the joints of another set, in its order.

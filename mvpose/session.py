@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mvpose.atomic import is_text
 from mvpose.errors import SessionError
 from mvpose.frametimes import read_timestamps
+from mvpose.shutter import Readout
 from mvpose.skeleton import SKELETONS
 from mvpose.video import Video
 
@@ -33,7 +34,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Readout = Literal["down", "up", "left", "right"]
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .mov .m4v .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .3gp".split()  # noqa: SIM905

@@ -144,6 +144,68 @@ def test_boxes_bound_what_is_seen():
     np.testing.assert_array_equal(keypoints(bbox_px=given).bbox_px, given)
 
 
+def shown(instants) -> Keypoints2D:
+    """Frames that show the given instants, with two people each; a joint of one is always missing."""
+    xy = np.random.default_rng(0).uniform(0, 400, (max(instants) + 1, 2, 2, 2))[instants]
+    xy[:, 0, 1] = np.nan
+    return keypoints(
+        time_s=np.arange(len(instants)) / 25,
+        frame_ptr=2 * np.arange(len(instants) + 1),
+        xy_px=xy.reshape(-1, 2, 2),
+        score=np.full((2 * len(instants), 2), 0.5),
+        track_id=np.tile([0, 1], len(instants)),
+    )
+
+
+def test_frames_that_repeat_the_frame_before_lose_their_people_but_not_their_times():
+    frozen = shown([0, 1, 1, 1, 2, 3, 1, 4])
+    kept, repeats = frozen.without_repeats()
+    assert repeats.tolist() == [2, 3]
+    assert np.diff(kept.frame_ptr).tolist() == [2, 2, 0, 0, 2, 2, 2, 2]
+    np.testing.assert_array_equal(kept.time_s, frozen.time_s)
+    np.testing.assert_array_equal(kept.xy_px, frozen.xy_px[[*range(4), *range(8, 16)]])
+    again, none = kept.without_repeats()
+    assert again is kept
+    assert len(none) == 0
+
+
+@pytest.mark.parametrize("change", ["place", "score", "missing"])
+def test_frames_that_differ_in_one_joint_are_no_repeats(change):
+    frozen = shown([0, 1, 1, 2])
+    xy, score = frozen.xy_px.copy(), frozen.score.copy()
+    if change == "place":
+        xy[5, 0, 0] = np.nextafter(xy[5, 0, 0], np.inf)
+    elif change == "score":
+        score[5, 0] = np.nextafter(score[5, 0], 1)
+    else:
+        xy[5, 0] = np.nan
+    assert frozen.without_repeats()[1].tolist() == [2]
+    assert keypoints(**{**vars(frozen), "xy_px": xy, "score": score}).without_repeats()[1].tolist() == []
+
+
+def test_a_frame_with_one_person_less_is_no_repeat():
+    frozen = shown([0, 1, 1, 2])
+    assert frozen.only(np.array([0, 1, 2, 3, 4, 6, 7])).without_repeats()[1].tolist() == []
+    assert frozen.only(np.array([0, 1, 2, 4, 6, 7])).without_repeats()[1].tolist() == [2]
+    assert frozen.only(np.array([], dtype=int)).without_repeats()[1].tolist() == []
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_a_video_of_a_multiplied_rate_keeps_one_frame_of_each_instant(times):
+    kept, repeats = shown(np.repeat(np.arange(20), times)).without_repeats()
+    assert len(repeats) == 20 * (times - 1)
+    np.testing.assert_array_equal(np.flatnonzero(np.diff(kept.frame_ptr)), times * np.arange(20))
+
+
+def test_somebody_at_rest_is_kept():
+    still = shown([0, *[1] * 50, 2, 3])
+    assert still.without_repeats()[0] is still
+    assert shown([0] * 50).without_repeats()[1].tolist() == []
+    # At 25 fps a pause of 0.16 s is bridged, one of 0.2 s is not.
+    assert shown([0, 0, 0, 0, 1, 2]).without_repeats()[1].tolist() == [1, 2, 3]
+    assert shown([0, 0, 0, 0, 0, 1]).without_repeats()[1].tolist() == []
+
+
 def test_joints_are_chosen_by_name():
     turned = keypoints().with_skeleton(Skeleton("custom", ("right_hip", "left_hip")))
     np.testing.assert_array_equal(turned.xy_px, keypoints().xy_px[:, ::-1])

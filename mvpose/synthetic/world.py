@@ -7,7 +7,8 @@ camera's clock need be (0, 1). ``World.true_clocks`` gives the same truth as an 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 from scipy.ndimage import binary_closing
@@ -33,13 +34,23 @@ class World:
         motion: The people, in world time.
         rig: The cameras; world frame of the motion.
         clocks: Each camera's true clock, own time to world time.
-        frame_times_s: Each camera's (T,) frame times on its own clock, seconds; the first is 0.
+        frame_times_s: Each camera's (T,) frame times on its own clock, seconds, as they are written; the first is 0.
+        true_times_s: (T,) times on its own clock at which a camera really took its frames, seconds; by default those
+            written.
+        readout_s: How long a camera reads its rows, from the first at the frame's time down to the last, seconds of its
+            own clock; by default 0, all at once.
     """
 
     motion: Motion
     rig: CameraRig
     clocks: Mapping[str, Clock]
     frame_times_s: Mapping[str, np.ndarray]
+    true_times_s: Mapping[str, np.ndarray] = field(default_factory=dict)
+    readout_s: Mapping[str, float] = field(default_factory=dict)
+
+    def taken_s(self, camera: str) -> np.ndarray:
+        """Return when a camera really took its frames (T,), seconds on its own clock."""
+        return self.true_times_s.get(camera, self.frame_times_s[camera])
 
     def true_clocks(self, reference: str) -> Clocks:
         """Return all clocks against one camera's own time, without uncertainty."""
@@ -92,6 +103,7 @@ def make_world(
     duration_s: float | None = None,
     dropped_frames: float = 0.0,
     jitter_s: float = 0.0,
+    readout_s: Sequence[float] | float = 0.0,
 ) -> World:
     """Let cameras record a motion, each on its own clock.
 
@@ -109,6 +121,7 @@ def make_world(
             motion's.
         dropped_frames: Share of frames that a camera leaves out, at random; the times of the others stay true.
         jitter_s: Standard deviation of frame times about the even grid (variable frame rate); frames are taken then.
+        readout_s: How long each camera, or every one, reads its rows, seconds (rolling shutter).
 
     Raises:
         ValueError: The motion is shorter than the session, or the offsets leave too little in common.
@@ -121,10 +134,11 @@ def make_world(
     if len(fps) != len(rig):
         raise ValueError(f"{len(fps)} frame rates for {len(rig)} cameras")
     clocks, frame_times = {}, {}
+    readout = dict(zip(rig.names, np.broadcast_to(readout_s, len(rig)).tolist(), strict=True))
     for name, rate_hz in zip(rig.names, fps, strict=True):
         start_s, early_s = rng.uniform(0, max_offset_s), rng.uniform(0, max_offset_s / 4)
         rate = 1 + 1e-6 * rng.uniform(-max_drift_ppm, max_drift_ppm)
-        length_s = (duration - early_s - start_s) / rate
+        length_s = (duration - early_s - start_s) / rate - readout[name]
         times = np.arange(int(length_s * rate_hz)) / rate_hz
         wobble = np.clip(jitter_s * rng.standard_normal(len(times)), -0.4 / rate_hz, 0.4 / rate_hz)
         times = (times + wobble)[rng.random(len(times)) >= dropped_frames]
@@ -133,7 +147,50 @@ def make_world(
         offset_s = motion.time_s[0] + start_s + rate * (first_s + 0.5 / rate_hz)
         epoch_s = float(frame_times[name][-1] / 2)
         clocks[name] = Clock(name, offset_s, rate, np.zeros((2, 2)), epoch_s=epoch_s, rate_fitted=True)
-    return World(motion, rig, clocks, frame_times)
+    return World(motion, rig, clocks, frame_times, readout_s=readout)
+
+
+def with_lost_frames(world: World, camera: str, at_s: float, count: int) -> World:
+    """Lose frames of one camera without a trace: the written times of those after them close up.
+
+    Args:
+        world: Earlier losses stay.
+        camera: Whose frames.
+        at_s: Written time from which on frames are lost, seconds.
+        count: How many.
+
+    Raises:
+        ValueError: No frame would come after the loss.
+    """
+    written_s = world.frame_times_s[camera]
+    first = int(np.searchsorted(written_s, at_s))
+    if first + count >= len(written_s):
+        raise ValueError(f"{camera} has no frame after the {count} from {at_s} s on")
+    lost = slice(first, first + count)
+    closed_s = np.delete(written_s, lost)
+    closed_s[first:] -= written_s[first + count] - written_s[first]
+    return replace(
+        world,
+        frame_times_s={**world.frame_times_s, camera: closed_s},
+        true_times_s={**world.true_times_s, camera: np.delete(world.taken_s(camera), lost)},
+    )
+
+
+def with_repeats(rng: np.random.Generator, keypoints: Keypoints2D, share: float) -> Keypoints2D:
+    """Let a share of frames, at random, show the frame before once more, as in a video brought to a constant rate."""
+    frames = np.arange(keypoints.n_frames)
+    shown = np.maximum.accumulate(np.where(rng.random(len(frames)) < share, 0, frames))
+    start, count = keypoints.frame_ptr[shown], np.diff(keypoints.frame_ptr)[shown]
+    frame_ptr = np.concatenate([[0], np.cumsum(count)])
+    rows = np.repeat(start - frame_ptr[:-1], count) + np.arange(frame_ptr[-1])
+    return replace(
+        keypoints,
+        frame_ptr=frame_ptr,
+        xy_px=keypoints.xy_px[rows],
+        score=keypoints.score[rows],
+        track_id=keypoints.track_id[rows],
+        bbox_px=np.asarray(keypoints.bbox_px)[rows],
+    )
 
 
 def observe(
@@ -177,10 +234,10 @@ def observe_labelled(
     observations = {}
     for camera in world.rig:
         time_s = world.frame_times_s[camera.name]
-        world_s = world.clocks[camera.name].to_session(time_s)
+        world_s = world.clocks[camera.name].to_session(world.taken_s(camera.name))
         xyz = world.motion.at(world_s)
         depth = np.einsum("tpk,k->tp", xyz[:, :, root].mean(axis=2), camera.R[2]) + camera.t[2]
-        xy = project_visible(camera, xyz[:, :, joints])
+        xy = project_visible(camera, _as_read(world, camera, xyz[:, :, joints], joints))
         score = np.isfinite(xy).all(axis=-1).astype(float)
         person = np.arange(world.motion.n_people)
         height = camera.focal_px * statures / np.maximum(depth, 0.1)
@@ -202,8 +259,34 @@ def observe_labelled(
     return observations
 
 
+def _as_read(world: World, camera: Camera, xyz_m: np.ndarray, joints: np.ndarray, rounds: int = 3) -> np.ndarray:
+    """Return where joints are when a camera reads their rows, from where they are (T, P, J, 3) at its frames' times.
+
+    A joint is read ``readout_s · row / (height − 1)`` after its frame's time, in whose row it is then: a fixed point. A
+    round leaves of an error the part ``readout_s · speed / height``, less than a tenth even for hands that punch.
+    """
+    readout_s = world.readout_s.get(camera.name, 0.0)
+    if readout_s == 0:
+        return xyz_m
+    taken_s = world.taken_s(camera.name)
+    for _ in range(rounds):
+        row = np.nan_to_num(_project_ahead(camera, xyz_m)[..., 1])  # what lies behind the camera is not seen anyway
+        read_s = taken_s[:, None, None] + readout_s * np.clip(row / (camera.size_px[1] - 1), 0, 1)
+        xyz_m = np.empty_like(xyz_m)
+        for person, (j, joint) in product(range(xyz_m.shape[1]), enumerate(joints)):
+            when = world.clocks[camera.name].to_session(read_s[:, person, j])
+            xyz_m[:, person, j] = world.motion.at(when)[:, person, joint]
+    return xyz_m
+
+
 def project_visible(camera: Camera, xyz_m: np.ndarray) -> np.ndarray:
-    """Project world points (..., 3) to pixels (..., 2); NaN where they do not lie inside the image.
+    """Project world points (..., 3) to pixels (..., 2); NaN where they do not lie inside the image."""
+    xy = _project_ahead(camera, xyz_m)
+    return np.where(_inside(camera, xy)[..., None], xy, np.nan)
+
+
+def _project_ahead(camera: Camera, xyz_m: np.ndarray) -> np.ndarray:
+    """Project world points (..., 3) before the camera to pixels (..., 2), beyond the image as well; NaN for others.
 
     Points farther off the axis than the lens's polynomial is valid for are left out: it folds them back into the image.
     """
@@ -212,7 +295,7 @@ def project_visible(camera: Camera, xyz_m: np.ndarray) -> np.ndarray:
         valid = (cam[..., 2] > 0.1) & (np.hypot(cam[..., 0], cam[..., 1]) < _valid_radius(camera) * cam[..., 2])
     xy = np.full((*xyz_m.shape[:-1], 2), np.nan)
     xy[valid] = camera.project(xyz_m[valid])
-    return np.where(_inside(camera, xy)[..., None], xy, np.nan)
+    return xy
 
 
 def _valid_radius(camera: Camera) -> float:
