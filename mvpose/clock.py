@@ -27,6 +27,10 @@ class Clock:
         rate_fitted: Whether the data determine the rate; otherwise it stays at its prior, near 1.
         verdict: ``good``, or ``doubtful`` with the reason in ``why``.
         why: The reason of a doubtful verdict.
+        jumps: (own time as written, seconds) pairs: from each such time on the camera's written times were found to lag
+            by so much more, because frames were lost. ``t_camera`` is the time with all of them added.
+        readout_s: Read-out time of the image, first to last row, where the data show one that nobody told of;
+            ``t_camera`` of a joint is the time of its row.
     """
 
     camera: str
@@ -37,6 +41,8 @@ class Clock:
     rate_fitted: bool = False
     verdict: Verdict = "good"
     why: str = ""
+    jumps: tuple[tuple[float, float], ...] = ()
+    readout_s: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cov", np.asarray(self.cov, dtype=float))
@@ -128,7 +134,7 @@ class Clocks:
             )
             for name, clock in self.clocks.items()
         }
-        clocks[reference] = identity_clock(reference, base.epoch_s)
+        clocks[reference] = replace(identity_clock(reference, base.epoch_s), jumps=base.jumps, readout_s=base.readout_s)
         return replace(self, reference=reference, clocks=clocks)
 
 

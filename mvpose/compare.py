@@ -153,7 +153,7 @@ def _digest(
     s = recording.settings
     return digest_of(
         recording.session.name,
-        keypoint_digests(keypoints, workspace),
+        keypoint_digests(recording, workspace),
         [workspace.stages.get(f"detect:{name}", {}).get("digest") for name in keypoints],
         rig_digest(recording.rig),
         clock_values(clocks),

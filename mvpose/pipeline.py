@@ -40,7 +40,9 @@ from mvpose.recon.identify import by_identity, identified
 from mvpose.recon.smooth import smooth
 from mvpose.recon.triangulate import triangulate
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
+from mvpose.shutter import Readout, global_shutter
 from mvpose.sync.estimate import Hint
+from mvpose.sync.mend import mended
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.synchronise import synchronise_cameras
@@ -97,6 +99,14 @@ class Recording:
         }
         return {self.reference: Hint(0.0, 0.0), **hints} if self.reference and hints else hints
 
+    @property
+    def readouts(self) -> dict[str, tuple[float, Readout]]:
+        """How long cameras take to read an image, seconds, and where to: by session.toml, else by the calibration."""
+        told = {c.name: c.rolling_shutter_s for c in self.session.cameras}
+        known = {} if self.rig is None else {camera.name: camera.rolling_shutter_s for camera in self.rig}
+        seconds = {name: known.get(name) if own is None else own for name, own in told.items()}
+        return {name: (value, self.session[name].readout) for name, value in seconds.items() if value}
+
 
 def open_recording(path: Path, settings: Settings) -> Recording:
     """Look at everything a session brings before working on any of it.
@@ -124,12 +134,6 @@ def open_recording(path: Path, settings: Settings) -> Recording:
             "reference",
             *recording.hints,
         )
-    shuttered = [source.name for source in session.cameras if source.rolling_shutter_s is not None]
-    if shuttered:
-        log.warning(
-            "rolling_shutter_s of %s is not used yet: all rows of a frame are taken to be exposed at once",
-            ", ".join(shuttered),
-        )
     return recording
 
 
@@ -145,7 +149,10 @@ def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig
 
 
 def detect(recording: Recording, workspace: Workspace, progress: Progress = no_progress) -> dict[str, Keypoints2D]:
-    """Get every camera's tracked keypoints: from an earlier run, else from its keypoint file, else from its video."""
+    """Get every camera's tracked keypoints: from an earlier run, else from its keypoint file, else from its video.
+
+    What is kept on disk is what was seen; what is returned is as it was at the frames' times, see ``_at_frame_times``.
+    """
     keypoints: dict[str, Keypoints2D] = {}
     missing = []
     for source in recording.session.cameras:
@@ -158,7 +165,22 @@ def detect(recording: Recording, workspace: Workspace, progress: Progress = no_p
             keypoints[source.name] = _given_keypoints(source, recording)
             _keep(source, keypoints[source.name], recording, workspace, time.perf_counter() - start)
     keypoints |= _detect_videos(missing, recording, workspace, progress)
-    return {name: keypoints[name] for name in recording.session.names}
+    return {name: _at_frame_times(keypoints[name], recording) for name in recording.session.names}
+
+
+def _at_frame_times(found: Keypoints2D, recording: Recording) -> Keypoints2D:
+    """Leave out what repeated frames show of an earlier instant, and read the rows of all others at once."""
+    kept, repeats = found.without_repeats()
+    if len(repeats):
+        log.warning(
+            "%s: %d of %d frames repeat the frame before, the first at %.2f s; people are interpolated there",
+            found.camera,
+            len(repeats),
+            found.n_frames,
+            found.time_s[repeats[0]],
+        )
+    readout = recording.readouts.get(found.camera)
+    return kept if readout is None else global_shutter(kept, *readout)
 
 
 def _keep(
@@ -272,7 +294,7 @@ def synchronise(
     rig = recording.rig
     hints = recording.hints
     digest = digest_of(
-        keypoint_digests(keypoints, workspace),
+        keypoint_digests(recording, workspace),
         rig_digest(rig),
         reference,
         sorted(hints.items()),
@@ -300,6 +322,20 @@ def synchronise(
             why,
         )
     for name, clock in clocks.clocks.items():
+        for at_s, jump_s in clock.jumps:
+            log.warning(
+                "%s lost %.0f ms about %.1f s of its own time, although its times go on evenly",
+                name,
+                1e3 * jump_s,
+                at_s,
+            )
+        if clock.readout_s is not None:
+            log.warning(
+                "%s reads its rows over about %.0f ms, which is taken into account; if you know better, put "
+                "rolling_shutter_s into session.toml",
+                name,
+                1e3 * clock.readout_s,
+            )
         if clock.verdict != "good":
             log.warning("the clock of %s is doubtful: %s", name, clock.why)
     return graph, clocks
@@ -309,9 +345,10 @@ def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:
     return lambda done, total: progress(what, done, total)
 
 
-def keypoint_digests(keypoints: Mapping[str, Keypoints2D], workspace: Workspace) -> dict[str, str]:
+def keypoint_digests(recording: Recording, workspace: Workspace) -> list[Any]:
     """Return what stands for the keypoints in the digest of a later stage."""
-    return {name: file_digest(workspace.keypoints2d(name)) for name in keypoints}
+    files = {name: file_digest(workspace.keypoints2d(name)) for name in recording.session.names}
+    return [files, sorted(recording.readouts.items())]
 
 
 def rig_digest(rig: CameraRig | None) -> str:
@@ -338,6 +375,7 @@ def build_poses(keypoints: Mapping[str, Keypoints2D], rig: CameraRig, clocks: Cl
     Raises:
         ReconstructionError: Fewer than two cameras have a clock, or nobody is seen by two of them.
     """
+    keypoints = _mended(keypoints, clocks)
     time_s = _timeline(keypoints, clocks, settings)
     return _built(associate(align(keypoints, clocks, time_s), rig), rig, settings)
 
@@ -362,9 +400,14 @@ def rebuild_poses(
         ReconstructionError: No two cameras were recording at once by those clocks, or nobody is left to triangulate.
     """
     built, own = first
+    keypoints = _mended(keypoints, own)
     time_s = _timeline(keypoints, clocks, settings)
     named = identified(keypoints, own, built.aligned)
     return _built(by_identity(align(named, clocks, time_s), built.aligned.person_ids), rig, settings)
+
+
+def _mended(keypoints: Mapping[str, Keypoints2D], clocks: Clocks) -> dict[str, Keypoints2D]:
+    return {name: mended(k, clocks[name]) if name in clocks.clocks else k for name, k in keypoints.items()}
 
 
 def _timeline(keypoints: Mapping[str, Keypoints2D], clocks: Clocks, settings: Settings) -> np.ndarray:
@@ -389,7 +432,7 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
     rig = _calibrated(recording)
     s = recording.settings
     digest = digest_of(
-        keypoint_digests(keypoints, workspace),
+        keypoint_digests(recording, workspace),
         rig_digest(rig),
         clock_values(clocks),
         (s.fps, s.start_s, s.end_s, s.smooth),
@@ -422,7 +465,7 @@ def _calibrated(recording: Recording) -> CameraRig:
 
 def clock_values(clocks: Clocks) -> list[Any]:
     """Return what stands for clocks in the digest of a stage."""
-    return [(name, c.offset_s, c.rate, c.cov.tolist()) for name, c in clocks.clocks.items()]
+    return [(name, c.offset_s, c.rate, c.cov.tolist(), c.jumps, c.readout_s) for name, c in clocks.clocks.items()]
 
 
 def export(poses: Poses3D, workspace: Workspace, kinds: Iterable[str] = tuple(EXPORTS)) -> list[Path]:

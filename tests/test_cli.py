@@ -96,6 +96,8 @@ def test_view_help_names_the_keys_of_the_player(mvpose):
         ["train"],
         ["train", "c.py", "--seed", "-1"],
         ["bench", "sync", "--recordings", "--diagnose"],
+        ["bench", "sync", "--adversarial", "--integer"],
+        ["bench", "sync", "--recordings", "--adversarial"],
         ["train", "c.py", "--launcher", "slurm"],
         ["convert-calib", "a.json", "b.json", "--to", "sketch"],
         ["dance"],
@@ -180,11 +182,6 @@ def test_a_hint_that_the_video_contradicts_is_named(mvpose, session):
     )
     warnings = mvpose("sync", session, "--calib", session / "calib.json").warnings
     assert any("cam01 and cam02 is not used" in line and "contradicts" in line for line in warnings)
-
-
-def test_a_rolling_shutter_is_said_to_be_unused(mvpose, session):
-    (session / "session.toml").write_text("[cameras.cam02]\nrolling_shutter_s = 0.011\n")
-    assert any("rolling_shutter_s of cam02" in line for line in mvpose("detect", session).warnings)
 
 
 def test_without_sync_nothing_of_an_earlier_synchronisation_is_left(mvpose, done):

@@ -14,10 +14,12 @@ from mvpose.clock import Clocks
 from mvpose.compare import compare
 from mvpose.detect import mediapipe
 from mvpose.errors import CalibrationError, ReconstructionError, SessionError, WorkspaceError
-from mvpose.formats.keypoints2d import read_npz
+from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
+from mvpose.shutter import global_shutter
 from mvpose.sync.estimate import Hint
+from mvpose.synthetic.world import with_repeats
 from mvpose.workspace import open_workspace, recorded_calib
 
 needs_mediapipe = pytest.mark.skipif(not mediapipe.is_installed(), reason="needs mediapipe to detect with")
@@ -205,6 +207,60 @@ def test_hints_make_the_reference_certain(session):
     assert open_recording(session, Settings(reference="cam02")).hints["cam02"] == Hint(0.0, 0.0)
     (session / "session.toml").write_text("reference = 'cam03'\n")
     assert open_recording(session, Settings()).hints == {}
+
+
+def test_a_read_out_time_runs_all_after_detection(done):
+    for told in ("rolling_shutter_s = 0.02", "rolling_shutter_s = 0.01", "rolling_shutter_s = 0.01\nreadout = 'up'"):
+        (done / "session.toml").write_text(f"[cameras.cam02]\n{told}\n")
+        assert run(done) == LATER
+        assert run(done) == set()
+
+
+def test_rows_are_read_at_once_but_for_the_file_of_what_was_seen(session):
+    calib = json.loads((session / "calib.json").read_text())
+    calib["cameras"][0]["rolling_shutter_s"] = calib["cameras"][1]["rolling_shutter_s"] = 0.03
+    (session / "calib.json").write_text(json.dumps(calib))
+    (session / "session.toml").write_text(
+        "[cameras.cam01]\nreadout = 'left'\n"
+        "[cameras.cam02]\nrolling_shutter_s = 0.01\n"
+        "[cameras.cam03]\nreadout = 'up'\n"
+    )
+    recording = open_recording(session, Settings(calib=session / "calib.json"))
+    assert recording.readouts == {"cam01": (0.03, "left"), "cam02": (0.01, "down")}
+    workspace = open_workspace(session / "out")
+    for _ in range(2):  # detected, and detected before
+        found = pipeline.detect(recording, workspace)
+        for name, keypoints in found.items():
+            seen = read_npz(workspace.keypoints2d(name))
+            np.testing.assert_array_equal(seen.xy_px, read_npz(session / "keypoints" / f"{name}.npz").xy_px)
+            readout = recording.readouts.get(name)
+            expected = seen if readout is None else global_shutter(seen, *readout)
+            np.testing.assert_array_equal(keypoints.xy_px, expected.xy_px)
+            assert (np.nanmax(np.abs(keypoints.xy_px - seen.xy_px)) > 1) == (readout is not None)
+
+
+def test_the_calibration_s_read_out_time_can_be_denied(session):
+    calib = json.loads((session / "calib.json").read_text())
+    calib["cameras"][0]["rolling_shutter_s"] = 0.03
+    (session / "calib.json").write_text(json.dumps(calib))
+    (session / "session.toml").write_text("[cameras.cam01]\nrolling_shutter_s = 0\n")
+    assert open_recording(session, Settings(calib=session / "calib.json")).readouts == {}
+
+
+def test_repeated_frames_are_named_and_show_nobody(session, caplog):
+    path = session / "keypoints" / "cam02.npz"
+    repeated = with_repeats(np.random.default_rng(0), read_npz(path), 0.1)
+    write_keypoints(repeated, path)
+    _, repeats = repeated.without_repeats()
+    workspace = open_workspace(session / "out")
+    found = pipeline.detect(open_recording(session, Settings()), workspace)["cam02"]
+    assert 10 < len(repeats) < 40
+    assert (np.diff(found.frame_ptr)[repeats] == 0).all()
+    assert len(found.xy_px) == len(repeated.xy_px) - len(repeats)
+    np.testing.assert_array_equal(read_npz(workspace.keypoints2d("cam02")).xy_px, repeated.xy_px)
+    (warning,) = (record.getMessage() for record in caplog.records if "repeat" in record.getMessage())
+    assert warning.startswith(f"cam02: {len(repeats)} of {found.n_frames} frames repeat the frame before")
+    assert f"at {found.time_s[repeats[0]]:.2f} s" in warning
 
 
 def test_a_calibration_may_have_more_cameras_but_not_fewer(session):

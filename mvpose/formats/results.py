@@ -109,6 +109,8 @@ def _clock_json(clock: Clock) -> dict[str, Any]:
         "rate_fitted": clock.rate_fitted,
         "verdict": clock.verdict,
         **({"why": clock.why} if clock.why else {}),
+        **({"jumps": clock.jumps} if clock.jumps else {}),
+        **({"readout_s": clock.readout_s} if clock.readout_s is not None else {}),
     }
 
 
@@ -130,6 +132,8 @@ def read_clocks(path: Path) -> Clocks:
                 rate_fitted=bool(c.get("rate_fitted", False)),
                 verdict=c.get("verdict", "good"),
                 why=c.get("why", ""),
+                jumps=tuple((float(at_s), float(jump_s)) for at_s, jump_s in c.get("jumps", ())),
+                readout_s=None if c.get("readout_s") is None else float(c["readout_s"]),
             )
             for name, c in value["clocks"].items()
         }

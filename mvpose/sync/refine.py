@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.ndimage import uniform_filter1d
 
 from mvpose.calib.camera import Camera
@@ -43,13 +44,19 @@ _CONVERGED_S = 2e-6
 _LARGEST_STEP_S = 0.05
 _PRIOR_DISPERSION, _PRIOR_BLOCKS = 4.0, 4.0  # inflation of the variance where few blocks show it
 _UNMODELLED = 1.15  # root mean square z-score of the covariance alone on val recordings
+_LEAST_MOTION = 0.02  # share of the squared derivatives that is motion, not noise, at least
+_START_SIGMA_S = 0.1  # of the clocks that the fit starts from
 _READOUT_SIGMA_S = 0.02  # of a read-out time before any data
 _DECISIVE_SIGMAS = 5.0  # of a read-out time or a jump: nobody told of it, so it has to be plain
 _LEAST_READOUT_S, _LEAST_JUMP_S = 0.004, 0.008
+_LEAST_SHARE = 0.05  # of what the best place for a jump is known by; beside it nothing lies on one side of the jump
 
 Lever = Literal["offset", "rate", "readout"]
 """How far a camera's session time is ahead in proportion to an unknown. ``offset``: 1. ``rate``: session time from the
 centre, in units of ``RATE_SIGMA``. ``readout``: how far down the image a joint is, from 0 to 1."""
+
+Column = tuple[str, Lever]
+"""An unknown: whose, and which."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +98,7 @@ def refine_clocks(
     if not problem.free:
         return clocks
     columns = problem.columns("offset", "rate")
-    found = dict(clocks.clocks)
-    for _ in range(_ITERATIONS):
-        normal = _normal_equations(problem, columns, found)
-        beliefs = _beliefs(problem, columns, found, cues)
-        step = normal.step(beliefs)
-        largest = float(np.abs(step[: len(problem.free)]).max())
-        step *= min(1.0, _LARGEST_STEP_S / max(largest, 1e-12))
-        moves = dict(zip(columns, step, strict=True))
-        for name in problem.free:
-            found[name] = _moved(found[name], moves[name, "offset"], moves[name, "rate"] * RATE_SIGMA, problem.centre_s)
-        if largest < _CONVERGED_S:
-            break
-    covariance = normal.covariance(beliefs)
+    found, _, covariance = _fit(problem, columns, clocks.clocks, cues)
     for name in problem.free:
         pick = [columns.index((name, "offset")), columns.index((name, "rate"))]
         scale = np.array([1.0, RATE_SIGMA])
@@ -116,32 +111,27 @@ def find_readouts(
 ) -> dict[str, tuple[float, float]]:
     """Find the cameras whose rows are plainly read one after the other, from top to bottom.
 
-    One step of the joint fit, with each camera's read-out time among the unknowns: joints low in the image are then
-    late against those high up.
+    The joint fit once more, with each camera's read-out time among the unknowns: joints low in the image are then late
+    against those high up.
 
     Args:
         tracks: All people of each camera, in normalised coordinates.
-        cameras: Their calibration.
+        cameras: Their calibration; ``rolling_shutter_s`` plays no part.
         clocks: Refined clocks.
 
     Returns:
-        For each such camera its read-out time and the standard deviation of that, seconds; ``Camera.rolling_shutter_s``
-        plays no part.
+        For each such camera its read-out time and the standard deviation of that, seconds.
     """
     problem = _problem(tracks, cameras, clocks)
     if not problem.free:
         return {}
-    columns = problem.columns("offset", "rate") + problem.columns("readout")
-    normal = _normal_equations(problem, columns, clocks.clocks)
-    beliefs = _beliefs(problem, columns, clocks.clocks)
-    step, sigma = normal.step(beliefs), np.sqrt(np.diag(normal.covariance(beliefs)))
-    found = {
-        name: (value, s) for (name, lever), value, s in zip(columns, step, sigma, strict=True) if lever == "readout"
-    }
+    columns = problem.columns("offset", "rate", "readout")
+    _, readouts, covariance = _fit(problem, columns, clocks.clocks)
+    sigmas = {name: float(np.sqrt(covariance[i, i])) for i, (name, lever) in enumerate(columns) if lever == "readout"}
     return {
-        name: (float(value), float(s))
-        for name, (value, s) in found.items()
-        if value > max(_DECISIVE_SIGMAS * s, _LEAST_READOUT_S)
+        name: (readout_s, sigmas[name])
+        for name, readout_s in readouts.items()
+        if readout_s > max(_DECISIVE_SIGMAS * sigmas[name], _LEAST_READOUT_S)
     }
 
 
@@ -160,20 +150,40 @@ def find_jump(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, 
     if not problem.free:
         return None
     columns = problem.columns("offset", "rate")
-    normal = _normal_equations(problem, [*columns, (clocks.reference, "offset")], clocks.clocks)
-    beliefs = _beliefs(problem, columns, clocks.clocks)
-    best: Jump | None = None
+    everyone = [*columns, (clocks.reference, "offset")]
+    normal = _normal_equations(problem, everyone, clocks.clocks, {})
+    beliefs = _beliefs(problem, columns, clocks.clocks, {})
+    jumps = []
     for name in problem.names:
-        own = [*columns, (clocks.reference, "offset")].index((name, "offset"))
-        step_s, sigma_s = _steps_after(normal, own, beliefs)
+        step_s, sigma_s = _steps_after(normal, everyone.index((name, "offset")), beliefs)
         index = int(np.argmax(np.abs(step_s) / sigma_s))
         at_s = float(clocks[name].to_camera(problem.grid[0] + _BIN_S * index))
-        jump = Jump(name, at_s, float(step_s[index]), float(sigma_s[index]))
-        if best is None or abs(jump.jump_s) / jump.sigma_s > abs(best.jump_s) / best.sigma_s:
-            best = jump
-    if best is None or abs(best.jump_s) < max(_DECISIVE_SIGMAS * best.sigma_s, _LEAST_JUMP_S):
-        return None
-    return best
+        jumps.append(Jump(name, at_s, float(step_s[index]), float(sigma_s[index])))
+    plainest = max(jumps, key=lambda jump: abs(jump.jump_s) / jump.sigma_s)
+    return plainest if abs(plainest.jump_s) > max(_DECISIVE_SIGMAS * plainest.sigma_s, _LEAST_JUMP_S) else None
+
+
+def _fit(
+    problem: _Problem,
+    columns: Sequence[Column],
+    clocks: Mapping[str, Clock],
+    cues: Sequence[PairwiseOffset] = (),
+) -> tuple[dict[str, Clock], dict[str, float], np.ndarray]:
+    """Fit the unknowns: return the clocks, the read-out times, s, and the covariance (p, p) of the columns."""
+    found, readouts = dict(clocks), dict.fromkeys(problem.names, 0.0)
+    for _ in range(_ITERATIONS):
+        normal = _normal_equations(problem, columns, found, readouts)
+        beliefs = _beliefs(problem, columns, found, readouts, cues)
+        step = normal.step(beliefs)
+        largest = max(abs(value) for (_, lever), value in zip(columns, step, strict=True) if lever == "offset")
+        step *= min(1.0, _LARGEST_STEP_S / max(largest, 1e-12))
+        moves = dict(zip(columns, step.tolist(), strict=True))
+        for name in problem.free:
+            found[name] = _moved(found[name], moves[name, "offset"], moves[name, "rate"] * RATE_SIGMA, problem.centre_s)
+        readouts = {name: value + moves.get((name, "readout"), 0.0) for name, value in readouts.items()}
+        if largest < _CONVERGED_S:
+            break
+    return found, readouts, normal.covariance(beliefs)
 
 
 def _steps_after(normal: _Normal, own: int, beliefs: _Beliefs) -> tuple[np.ndarray, np.ndarray]:
@@ -181,17 +191,17 @@ def _steps_after(normal: _Normal, own: int, beliefs: _Beliefs) -> tuple[np.ndarr
     known = len(beliefs.pull)
 
     def after(values: np.ndarray) -> np.ndarray:
-        return np.cumsum(values[::-1], axis=0)[::-1]
+        return np.cumsum(values[::-1], axis=0)[::-1] / normal.dispersion
 
-    information = normal.information[:, :known, :known].sum(0) / normal.dispersion + beliefs.information
+    fixed = normal.curvature[:, :known, :known].sum(0) / normal.dispersion + beliefs.information
     score = normal.score[:, :known].sum(0) / normal.dispersion + beliefs.pull
-    across = after(normal.information[:, own, :known]) / normal.dispersion  # (B, p)
-    explained = np.linalg.solve(information, across.T).T
-    left = after(normal.information[:, own, own]) / normal.dispersion - (explained * across).sum(1)
-    total = left.max(initial=0.0)
-    pull = after(normal.score[:, own]) / normal.dispersion - explained @ score
-    enough = left > max(0.01 * total, 1e-9)
-    return np.where(enough, -pull / np.where(enough, left, 1.0), 0.0), np.where(enough, left, 1.0) ** -0.5 * _UNMODELLED
+    across = after(normal.curvature[:, own, :known])  # (B, p)
+    explained = np.linalg.solve(fixed, across.T).T
+    left = after(normal.curvature[:, own, own]) - (explained * across).sum(1)
+    enough = left > max(_LEAST_SHARE * left.max(initial=0.0), 1e-9)
+    left = np.where(enough, left, 1.0)
+    step = -(after(normal.score[:, own]) - explained @ score) / left
+    return np.where(enough, step, 0.0), _UNMODELLED / np.sqrt(left)
 
 
 @dataclass(frozen=True)
@@ -218,6 +228,7 @@ class _Problem:
         cameras: Their calibration.
         names: Cameras that somebody connects with the reference, itself included.
         reference: Its name.
+        start: The clocks to start from.
         grid: (T,) moments of session time at which residuals are taken.
         centre_s: The mean moment of what is compared: offsets there and rates are least correlated.
     """
@@ -226,6 +237,7 @@ class _Problem:
     cameras: Mapping[str, Camera]
     names: list[str]
     reference: str
+    start: Mapping[str, Clock]
     grid: np.ndarray
     centre_s: float
 
@@ -234,7 +246,7 @@ class _Problem:
         """Cameras whose clocks are unknown."""
         return [name for name in self.names if name != self.reference]
 
-    def columns(self, *levers: Lever) -> list[tuple[str, Lever]]:
+    def columns(self, *levers: Lever) -> list[Column]:
         """Return the unknowns of all cameras, lever by lever; the reference has a read-out, but no offset or rate."""
         return [(name, lever) for lever in levers for name in (self.names if lever == "readout" else self.free)]
 
@@ -247,7 +259,7 @@ def _problem(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, C
     weights = [c.rows.stop - c.rows.start for c in common]
     centre_s = float(np.average([grid[c.rows].mean() for c in common], weights=weights)) if common else 0.0
     names = [name for name in clocks.clocks if name in reached]
-    return _Problem(common, cameras, names, clocks.reference, grid, centre_s)
+    return _Problem(common, cameras, names, clocks.reference, clocks.clocks, grid, centre_s)
 
 
 @dataclass(frozen=True)
@@ -288,20 +300,28 @@ class _Normal:
     information: np.ndarray
 
     @cached_property
+    def known(self) -> np.ndarray:
+        """(p, p) summed information; positive, though what hardly moves may show less than nothing."""
+        curvature = self.curvature.sum(0)
+        curvature = curvature + np.diag(1e-6 * np.diag(curvature) + 1e-12)
+        share, direction = eigh(self.information.sum(0), curvature)
+        back = curvature @ direction
+        return np.asarray((back * np.maximum(share, _LEAST_MOTION)) @ back.T)
+
+    @cached_property
     def meat(self) -> np.ndarray:
         """(p, p) covariance of the summed score, from what blocks of time show and from a prior worth a few blocks."""
         starts = np.arange(0, len(self.score), round(_BLOCK_S / _BIN_S))
         blocks = np.add.reduceat(self.score, starts)
         weight = np.add.reduceat(np.trace(self.curvature, axis1=1, axis2=2), starts)
         effective = np.square(weight.sum()) / max(np.square(weight).sum(), 1e-300)
-        prior = _PRIOR_DISPERSION * self.information.sum(0)
+        prior = _PRIOR_DISPERSION * self.known
         return np.asarray((effective * blocks.T @ blocks + _PRIOR_BLOCKS * prior) / (effective + _PRIOR_BLOCKS))
 
     @cached_property
     def dispersion(self) -> float:
         """How many times larger the score's variance is than if all residuals were independent."""
-        independent = float(np.trace(self.information.sum(0)))
-        return max(float(np.trace(self.meat)) / max(independent, 1e-12), 1.0)
+        return max(float(np.trace(self.meat) / np.trace(self.known)), 1.0)
 
     def step(self, beliefs: _Beliefs) -> np.ndarray:
         """Return the next step (p,) of the fit."""
@@ -310,7 +330,7 @@ class _Normal:
 
     def covariance(self, beliefs: _Beliefs) -> np.ndarray:
         """Return the covariance (p, p) of the unknowns: the sandwich of scores and information."""
-        bread = np.linalg.inv(self.information.sum(0) / self.dispersion + beliefs.information)
+        bread = np.linalg.inv(self.known / self.dispersion + beliefs.information)
         return np.asarray(_UNMODELLED**2 * bread @ (self.meat / self.dispersion**2 + beliefs.information) @ bread.T)
 
 
@@ -350,32 +370,49 @@ def _reached(reference: str, pairs: Sequence[tuple[str, str]]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A track at some moments: positions, smoothed and plain velocities (n, J, 2), sigma (n, 1) of a joint."""
+    """A track at some moments.
+
+    Attributes:
+        xy: (n, J, 2) positions.
+        velocity: (n, J, 2) smoothed velocities, per second.
+        slope: (n, J, 2) plain ones.
+        sigma: (n, 1) noise of a joint.
+        row: (n, J) how far down the image each joint is, from 0 to 1.
+    """
 
     xy: np.ndarray
     velocity: np.ndarray
     slope: np.ndarray
     sigma: np.ndarray
+    row: np.ndarray
 
 
-def _seen(track: Trajectory, clock: Clock, time_s: np.ndarray) -> _Seen:
+def _seen(track: Trajectory, clock: Clock, time_s: np.ndarray, camera: Camera, readout_s: float) -> _Seen:
+    """Look at a track at session times, each joint moved back by what its row was read out late."""
     own_s = clock.to_camera(time_s)
     xy, size = track.at(own_s)
-    return _Seen(xy, track.velocity_at(own_s), track.slope_at(own_s), NOISE * size[:, None])
+    velocity = track.velocity_at(own_s)
+    row = np.clip((camera.K[1, 1] * xy[..., 1] + camera.K[1, 2]) / (camera.size_px[1] - 1), 0.0, 1.0)
+    xy = xy - velocity * (readout_s * row)[..., None] if readout_s else xy
+    return _Seen(xy, velocity, track.slope_at(own_s), NOISE * size[:, None], row)
 
 
-def _all_terms(problem: _Problem, clocks: Mapping[str, Clock]) -> Iterator[tuple[_Common, _Seen, _Seen, _Terms]]:
+def _all_terms(
+    problem: _Problem, clocks: Mapping[str, Clock], readouts: Mapping[str, float]
+) -> Iterator[tuple[_Common, _Seen, _Seen, _Terms]]:
     seen: dict[tuple[str, int], _Seen] = {}
     for c in problem.common:
         for name, track in zip(c.pair, c.tracks, strict=True):
             if (name, id(track)) not in seen:
-                seen[name, id(track)] = _seen(track, clocks[name], problem.grid)
+                seen[name, id(track)] = _seen(
+                    track, clocks[name], problem.grid, problem.cameras[name], readouts.get(name, 0.0)
+                )
         a, b = (_cut(seen[name, id(track)], c.rows) for name, track in zip(c.pair, c.tracks, strict=True))
         yield c, a, b, _terms(a, b, essential_matrix(problem.cameras[c.pair[0]], problem.cameras[c.pair[1]]))
 
 
 def _cut(seen: _Seen, rows: slice) -> _Seen:
-    return _Seen(seen.xy[rows], seen.velocity[rows], seen.slope[rows], seen.sigma[rows])
+    return _Seen(seen.xy[rows], seen.velocity[rows], seen.slope[rows], seen.sigma[rows], seen.row[rows])
 
 
 def _terms(a: _Seen, b: _Seen, E: np.ndarray) -> _Terms:
@@ -429,14 +466,16 @@ def _without_slow(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return values - _BIAS_SHARE * running(weight * values) / np.maximum(running(weight), 1e-9)
 
 
-def _normal_equations(problem: _Problem, columns: Sequence[tuple[str, Lever]], clocks: Mapping[str, Clock]) -> _Normal:
+def _normal_equations(
+    problem: _Problem, columns: Sequence[Column], clocks: Mapping[str, Clock], readouts: Mapping[str, float]
+) -> _Normal:
     """Add up what everybody says of the unknowns."""
     count = len(columns)
     bins = ((problem.grid - problem.grid[0]) / _BIN_S).astype(int)
     n_bins = int(bins[-1]) + 1
     score, curvature = np.zeros((n_bins, count)), np.zeros((n_bins, count, count))
     information = np.zeros_like(curvature)
-    for c, a, b, terms in _all_terms(problem, clocks):
+    for c, a, b, terms in _all_terms(problem, clocks, readouts):
         time = problem.grid[c.rows] - problem.centre_s
         own, levers = [], []
         # A clock that is ahead sees an earlier moment of its own: the offset of b against a falls as b's advances.
@@ -444,7 +483,7 @@ def _normal_equations(problem: _Problem, columns: Sequence[tuple[str, Lever]], c
             for index, (camera, lever) in enumerate(columns):
                 if camera == name:
                     own.append(index)
-                    levers.append(sign * _lever(lever, time, seen, problem.cameras[name]))
+                    levers.append(sign * _lever(lever, time, seen))
         design = np.stack(np.broadcast_arrays(*levers, terms.score)[:-1])  # (k, n, J)
         starts = np.flatnonzero(np.diff(bins[c.rows], prepend=-1))
         at = bins[c.rows][starts]
@@ -455,20 +494,20 @@ def _normal_equations(problem: _Problem, columns: Sequence[tuple[str, Lever]], c
     return _Normal(score, curvature, information)
 
 
-def _lever(lever: Lever, time_s: np.ndarray, seen: _Seen, camera: Camera) -> np.ndarray:
+def _lever(lever: Lever, time_s: np.ndarray, seen: _Seen) -> np.ndarray:
     """Return by how much one unknown puts a camera's session time ahead at moments (n,): (n, 1), or (n, J)."""
     if lever == "offset":
         return np.ones((len(time_s), 1))
     if lever == "rate":
         return time_s[:, None] * RATE_SIGMA
-    row = (camera.K[1, 1] * seen.xy[..., 1] + camera.K[1, 2]) / (camera.size_px[1] - 1)
-    return np.clip(np.nan_to_num(row), 0.0, 1.0)
+    return np.nan_to_num(seen.row)
 
 
 def _beliefs(
     problem: _Problem,
-    columns: Sequence[tuple[str, Lever]],
+    columns: Sequence[Column],
     clocks: Mapping[str, Clock],
+    readouts: Mapping[str, float],
     cues: Sequence[PairwiseOffset] = (),
 ) -> _Beliefs:
     """Put together what is known of the unknowns beside the keypoints.
@@ -477,13 +516,18 @@ def _beliefs(
     """
     at = {column: index for index, column in enumerate(columns)}
     information, pull = np.zeros((len(columns), len(columns))), np.zeros(len(columns))
+    for name in problem.free:
+        own_s = problem.start[name].to_camera(problem.centre_s)
+        information[at[name, "offset"], at[name, "offset"]] = _START_SIGMA_S**-2
+        pull[at[name, "offset"]] = float(clocks[name].to_session(own_s) - problem.centre_s) * _START_SIGMA_S**-2
     rates = [at[name, "rate"] for name in problem.free]
     spread = 2 * (np.eye(len(rates)) - 1 / (len(rates) + 1))
     information[np.ix_(rates, rates)] = spread
     pull[rates] = spread @ [(clocks[name].rate - 1) / RATE_SIGMA for name in problem.free]
-    for index, (_, lever) in enumerate(columns):
+    for index, (name, lever) in enumerate(columns):
         if lever == "readout":
             information[index, index] = _READOUT_SIGMA_S**-2
+            pull[index] = readouts[name] * _READOUT_SIGMA_S**-2
     for e in cues:
         if not {e.a, e.b} <= set(problem.names):
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,11 +11,14 @@ from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync.estimate import Hint, estimate_offsets
+from mvpose.sync.mend import mended
 from mvpose.sync.offsets import FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
-from mvpose.sync.refine import refine_clocks
+from mvpose.sync.refine import Jump, find_jump, find_readouts, refine_clocks
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
-from mvpose.sync.trajectories import all_trajectories
+from mvpose.sync.trajectories import Trajectory, all_trajectories
 from mvpose.sync.uncalibrated import trace_geometry
+
+_MOST_JUMPS = 8  # that are looked for in one recording
 
 
 def synchronise_cameras(
@@ -55,18 +57,51 @@ def synchronise_cameras(
     if cameras is None or not refine:
         return graph, solved
     others = [e for e in graph.edges if e.accepted and e.method not in FROM_KEYPOINTS]
-    return graph, _judged(refine_clocks(all_trajectories(keypoints, cameras), cameras, solved, others), solved, graph)
+    return graph, _judged(_refined(keypoints, cameras, solved, others), solved, graph)
+
+
+def _refined(
+    keypoints: Mapping[str, Keypoints2D],
+    cameras: Mapping[str, Camera],
+    solved: Clocks,
+    cues: Sequence[PairwiseOffset],
+) -> Clocks:
+    """Refine clocks together; where frames were lost or rows read late and nobody told, find that and refine again."""
+
+    def refit(clocks: Clocks) -> tuple[Clocks, dict[str, list[Trajectory]]]:
+        seen = {name: mended(k, clocks[name]) if name in clocks.clocks else k for name, k in keypoints.items()}
+        tracks = all_trajectories(seen, cameras)
+        return refine_clocks(tracks, cameras, clocks, cues), tracks
+
+    clocks, tracks = refit(solved)
+    for _ in range(_MOST_JUMPS):
+        jump = find_jump(tracks, cameras, clocks)
+        lost = 0 if jump is None else round(jump.jump_s * keypoints[jump.camera].frame_rate)
+        if jump is None or lost < 1:
+            break
+        clocks, tracks = refit(_with_jump(clocks, jump, lost / keypoints[jump.camera].frame_rate))
+    readouts = find_readouts(tracks, cameras, clocks)
+    if readouts:
+        told = {name: replace(clocks[name], readout_s=readout_s) for name, (readout_s, _) in readouts.items()}
+        clocks, _ = refit(replace(clocks, clocks={**clocks.clocks, **told}))
+    return clocks
+
+
+def _with_jump(clocks: Clocks, jump: Jump, jump_s: float) -> Clocks:
+    """Add a jump, which was found on the mended time, to a clock."""
+    clock = clocks[jump.camera]
+    before_s = sum(own_s for at_s, own_s in clock.jumps if at_s + own_s <= jump.at_s)
+    jumps = tuple(sorted((*clock.jumps, (jump.at_s - before_s, jump_s))))
+    return replace(clocks, clocks={**clocks.clocks, jump.camera: replace(clock, jumps=jumps)})
 
 
 def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph) -> Clocks:
     """Give refined clocks their verdicts, which weigh what the pairs say as well."""
     options = SolveOptions()
     clocks: dict[str, Clock] = {}
-    unsynchronised = dict(refined.unsynchronised)
     for name, clock in refined.clocks.items():
         if clock.sigma_at_epoch_s > options.needed_sigma_s:
-            wide = f"its posterior is {clock.sigma_at_epoch_s:.2g} s wide (need {options.needed_sigma_s:g} s)"
-            unsynchronised[name] = wide
+            clocks[name] = solved[name]  # what all cameras together cannot tell, pairs that overlap longer may
             continue
         before = solved[name]
         why = ""
@@ -77,6 +112,4 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph) -> Clocks:
             if not why and moved_s > allowed_s + options.slack_s:
                 why = f"all cameras together put it {1e3 * moved_s:.0f} ms from where its pairs do"
         clocks[name] = replace(clock, verdict="doubtful" if why else "good", why=why)
-    components = [tuple(n for n in group if n not in unsynchronised) for group in refined.components]
-    components += [(n,) for n in unsynchronised if n in refined.clocks or n not in itertools.chain(*components)]
-    return replace(refined, clocks=clocks, unsynchronised=unsynchronised, components=tuple(c for c in components if c))
+    return replace(refined, clocks=clocks)
