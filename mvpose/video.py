@@ -1,4 +1,4 @@
-"""Videos: true frame times, frames as they are displayed, and writing. The only importer of PyAV.
+"""Videos: true frame times, frames as they are displayed, sound, and writing. The only importer of PyAV.
 
 A frame's time is its presentation time in the container, never its number divided by a frame rate: phones record at a
 varying rate, and recorders leave frames out. A video is read to its end or refused; it is never silently shortened.
@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from fractions import Fraction
 from itertools import chain, count, dropwhile, islice, pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from mvpose.errors import VideoError
 from mvpose.frametimes import increasing_times
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
@@ -34,6 +36,10 @@ _ONE_PACKET_ONE_FRAME = frozenset(
 # Chapters whose container goes on counting time (AVCHD) start within this of the last frame.
 _CONTINUES_WITHIN_S = 1.0
 _WRITE_TICK_S = Fraction(1, 90000)
+# Sound whose time stamps are this far from where its samples lead has a gap; Matroska's are rounded to 1 ms.
+_SOUND_GAP_S = 0.005
+# Containers that know no date say 1904 or 1970.
+_FIRST_YEAR = 1990
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,38 @@ class _Look(NamedTuple):
     size_px: tuple[int, int]
     rotation: int
     has_audio: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What a camera's microphone heard.
+
+    Attributes:
+        samples: (n,) float32, mono, full scale about ±1; NaN where the recording has a gap.
+        rate_hz: Samples per second.
+        start_s: The camera's own time of the first sample, seconds; negative where sound starts before the pictures.
+    """
+
+    samples: np.ndarray
+    rate_hz: int
+    start_s: float
+
+
+@dataclass(frozen=True)
+class ContainerTime:
+    """What a container says of when its first frame was taken.
+
+    Attributes:
+        timecode: ``HH:MM:SS:FF``, with a semicolon before the frames where numbers are dropped; None if it has none.
+        created: Date and time, as the camera's clock was set, with a time zone; None if it has none.
+        fps: Nominal frames per second.
+        start_s: The camera's own time of that frame, seconds.
+    """
+
+    timecode: str | None
+    created: datetime | None
+    fps: float
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +165,45 @@ class Video:
         if not 0 <= index < self.n_frames:
             raise IndexError(f"frame {index} of {self.camera}, which has {self.n_frames}")
         return next(self.frames(index, index + 1))
+
+    def audio(self, rate_hz: int = 8000) -> Sound | None:
+        """Decode the sound, mixed down to mono and resampled, on the camera's own time.
+
+        Samples lie where the container's time stamps put them, to half a sample: what is missing or cannot be decoded
+        is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour at 8 kHz.
+
+        Returns:
+            The sound; None without a track that can be decoded.
+        """
+        stretches: list[tuple[float, np.ndarray]] = []
+        first = 0
+        for chapter in self._chapters:
+            to_own_s = float(self.time_s[first]) - chapter.start_s
+            stretches += [
+                (start_s + to_own_s, samples)
+                for start_s, samples in _sound_stretches(self.camera, chapter.path, rate_hz)
+            ]
+            first += len(chapter.pts)
+        if not stretches:
+            return None
+        start_s = min(start for start, _ in stretches)
+        places = [round((start - start_s) * rate_hz) for start, _ in stretches]
+        length = max(place + len(samples) for place, (_, samples) in zip(places, stretches, strict=True))
+        joined = np.full(length, np.nan, dtype=np.float32)
+        for place, (_, samples) in zip(places, stretches, strict=True):
+            joined[place : place + len(samples)] = samples
+        return Sound(joined, rate_hz, start_s)
+
+    def container_time(self) -> ContainerTime:
+        """Read the first file's timecode and date."""
+        with _opened(self.camera, self.paths[0]) as (container, stream):
+            tags = [container.metadata, stream.metadata, *(other.metadata for other in container.streams)]
+            rate = stream.average_rate
+
+        def first(key: str) -> str | None:
+            return next((tag[key] for tag in tags if key in tag), None)
+
+        return ContainerTime(first("timecode"), _date(first("creation_time")), float(rate or self.frame_rate))
 
     def _chapter_frames(self, chapter: _Chapter, first: int, low: int, high: int) -> Iterator[np.ndarray]:
         import av
@@ -375,6 +452,83 @@ def _seek(container: InputContainer, stream: Any, chapter: _Chapter, low: int) -
     # Frames that share a time stamp are told apart by their number.
     twins = low - int(np.searchsorted(chapter.pts, target))
     return islice(chain([sought], late), twins, None)
+
+
+def _sound_stretches(camera: str, path: Path, rate_hz: int) -> list[tuple[float, np.ndarray]]:
+    """Return a file's uninterrupted stretches of sound: container time of the first sample, and samples (n,)."""
+    stretches: list[_Stretch] = []
+    with _opened(camera, path) as (container, _):
+        stream = container.streams.best("audio")
+        for frame in () if stream is None else _decodable_sound(container, stream):
+            if not stretches or not stretches[-1].continues_with(frame):
+                if stretches:
+                    stretches[-1].finish()
+                stretches.append(_Stretch(frame, rate_hz))
+            stretches[-1].add(frame)
+        if stretches:
+            stretches[-1].finish()
+    return [(s.start_s, s.samples) for s in stretches if len(s.samples)]
+
+
+def _decodable_sound(container: InputContainer, stream: Any) -> Iterator[AudioFrame]:
+    import av
+
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue  # leaves a gap, which the next time stamp shows
+
+
+class _Stretch:
+    """Sound that is being decoded, of one format and without a gap."""
+
+    def __init__(self, frame: AudioFrame, rate_hz: int) -> None:
+        from av import AudioResampler
+
+        self._form = _form(frame)
+        self._heard = 0
+        self._starts_s: list[float] = []
+        self._chunks: list[np.ndarray] = []
+        self._resampler = AudioResampler(format="flt", layout="mono", rate=rate_hz)
+
+    def continues_with(self, frame: AudioFrame) -> bool:
+        there_s = self._starts_s[0] + self._heard / frame.sample_rate
+        return _form(frame) == self._form and (frame.time is None or abs(frame.time - there_s) < _SOUND_GAP_S)
+
+    def add(self, frame: AudioFrame | None) -> None:
+        if frame is not None:
+            if frame.time is not None:
+                self._starts_s.append(frame.time - self._heard / frame.sample_rate)
+            elif not self._starts_s:
+                self._starts_s.append(0.0)
+            self._heard += frame.samples
+        self._chunks += [chunk.to_ndarray()[0] for chunk in self._resampler.resample(frame)]
+
+    def finish(self) -> None:
+        """Fetch what the resampler still holds."""
+        self.add(None)
+
+    @property
+    def start_s(self) -> float:
+        """Container time of the first sample; the median over all time stamps, which may be rounded."""
+        return float(np.median(self._starts_s))
+
+    @property
+    def samples(self) -> np.ndarray:
+        return np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
+
+
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return None if date.year < _FIRST_YEAR else date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def _look(camera: str, path: Path, frame: VideoFrame, has_audio: bool) -> _Look:

@@ -1,4 +1,6 @@
 import struct
+from datetime import datetime, timezone
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -182,22 +184,144 @@ def test_chapters_of_different_size_are_refused(tmp_path):
         probe("cam01", [first, tmp_path / "b.mp4"])
 
 
-def test_audio_is_noticed(tmp_path):
-    path = tmp_path / "a.mp4"
+CLICKS_S = np.array([0.1, 0.35, 0.8, 1.25, 1.7])
+
+
+def clicks(time_s, at_s=CLICKS_S):
+    """A sound that is loud for a millisecond or so at each of the given times, and that any encoder keeps."""
+    rise = (time_s[:, None] - at_s) / 1e-3
+    return (0.8 * np.exp(-0.5 * rise**2) * np.cos(2 * np.pi * 0.5 * rise)).sum(1).astype(np.float32)
+
+
+def write_heard(
+    path, codec="pcm_s16le", *, seconds=2.0, rate=48000, channels=1, picture_s=0.0, sound_s=0.0, leave_out=(), tags=None
+):
+    """Write pictures and clicks, the clicks on the container's own time, each track from its own start."""
+    layout = {1: "mono", 2: "stereo"}[channels]
     with av.open(str(path), "w") as container:
+        container.metadata.update(tags or {})
         video = container.add_stream("libx264", rate=30)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        audio = container.add_stream("aac", rate=16000)
-        for image in numbered_frames(10):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        video.time_base = video.codec_context.time_base = Fraction(1, 90000)
+        video.metadata.update(tags or {})
+        audio = container.add_stream(codec, rate=rate, layout=layout)
+        for number, image in enumerate(numbered_frames(30)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round((picture_s + number / 30) * 90000), video.time_base
+            container.mux(video.encode(frame))
         container.mux(video.encode())
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 16000
-        container.mux(audio.encode(sound))
+        form = audio.codec_context.format.name
+        for number, first in enumerate(range(0, int(seconds * rate), 1024)):
+            time_s = sound_s + np.arange(first, first + 1024) / rate
+            wave = np.tile(clicks(time_s), (channels, 1))
+            if form == "s16":
+                wave = (wave.T.reshape(1, -1) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave), format=form, layout=layout)
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = round(time_s[0] * rate)
+            if number not in leave_out:
+                container.mux(audio.encode(frame))
         container.mux(audio.encode())
-    found = probe("cam01", [path])
-    assert found.has_audio
-    assert found.n_frames == 10
+    return path
+
+
+def heard_s(sound, near_s):
+    """Return when a sound has its peaks next to the given times, between samples."""
+    found = []
+    for near in near_s:
+        middle = round((near - sound.start_s) * sound.rate_hz)
+        rows = slice(max(middle - 80, 0), middle + 80)
+        loud = np.square(np.nan_to_num(sound.samples[rows].astype(float)))
+        found.append(sound.start_s + (rows.start + np.average(np.arange(len(loud)), weights=loud**2)) / sound.rate_hz)
+    return np.array(found)
+
+
+def test_silent_film_has_no_sound(tmp_path):
+    video = probe("cam01", [write_numbered(tmp_path / "a.mp4")])
+    assert not video.has_audio
+    assert video.audio() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "channels"),
+    [
+        ("a.mov", "pcm_s16le", 48000, 1),
+        ("a.mov", "pcm_s16le", 8000, 1),
+        ("a.mp4", "aac", 48000, 2),
+        ("a.mkv", "aac", 44100, 1),
+        ("a.ts", "aac", 48000, 1),
+    ],
+)
+def test_sound_lies_on_the_time_of_the_pictures(tmp_path, name, codec, rate, channels):
+    # Pictures start 0.25 s after the sound, and it is they that time counts from.
+    path = write_heard(tmp_path / name, codec, rate=rate, channels=channels, picture_s=0.25)
+    video = probe("cam01", [path])
+    assert video.has_audio
+    assert video.n_frames == 30
+    sound = video.audio(8000)
+    assert sound.rate_hz == 8000
+    assert sound.samples.dtype == np.float32
+    assert sound.samples.ndim == 1
+    assert sound.start_s == pytest.approx(-0.25, abs=0.03)  # an encoder may start with a frame of silence
+    # MPEG-TS and Matroska round the time stamps of pictures and sound, which a median evens out for the sound alone.
+    np.testing.assert_allclose(heard_s(sound, CLICKS_S - 0.25), CLICKS_S - 0.25, atol=0.0007)
+    assert 0.6 < np.nanmax(np.abs(sound.samples)) < 1.2  # two equal channels are mixed to √2 of either
+
+
+def test_sound_that_starts_late_is_late(tmp_path):
+    sound = probe("cam01", [write_heard(tmp_path / "a.mov", sound_s=0.2)]).audio()
+    assert sound.start_s == pytest.approx(0.2, abs=1e-4)
+    np.testing.assert_allclose(heard_s(sound, CLICKS_S[1:]), CLICKS_S[1:], atol=2e-4)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_s16le"), ("a.mkv", "aac")])
+def test_a_gap_in_the_sound_shifts_nothing(tmp_path, name, codec):
+    whole = probe("cam01", [write_heard(tmp_path / name, codec)]).audio()
+    path = write_heard(tmp_path / f"gap_{name}", codec, leave_out=range(22, 30))  # 0.47 s to 0.64 s
+    sound = probe("cam01", [path]).audio()
+    np.testing.assert_allclose(heard_s(sound, CLICKS_S), CLICKS_S, atol=0.0007)
+    assert np.isfinite(whole.samples).all()
+    missing = np.flatnonzero(np.isnan(sound.samples)) / 8000
+    assert len(missing) / 8000 == pytest.approx(8 * 1024 / 48000, abs=0.03)
+    assert missing.min() > 0.44
+    assert missing.max() < 0.67
+
+
+def test_damaged_sound_is_a_gap(tmp_path):
+    path = write_heard(tmp_path / "a.mp4", "aac")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size][22:30]
+        damaged = [(packet.pos, packet.size) for packet in packets]
+    data = bytearray(path.read_bytes())
+    for position, size in damaged:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    sound = probe("cam01", [path]).audio()
+    np.testing.assert_allclose(heard_s(sound, CLICKS_S), CLICKS_S, atol=0.0007)
+    assert 0.05 < np.isnan(sound.samples).mean() < 0.15
+
+
+def test_sound_of_chapters_is_joined_as_the_pictures_are(tmp_path):
+    paths = [write_heard(tmp_path / name, seconds=1.0) for name in ("GH010001.mov", "GH020001.mov")]
+    sound = probe("GH010001", paths).audio()
+    times = np.concatenate([CLICKS_S[:3], 1.0 + CLICKS_S[:3]])
+    np.testing.assert_allclose(heard_s(sound, times), times, atol=2e-4)
+
+
+def test_a_container_s_timecode_and_date_are_read(tmp_path):
+    tags = {"timecode": "10:20:30:05", "creation_time": "2024-05-06T07:08:09.000000Z"}
+    told = probe("cam01", [write_heard(tmp_path / "a.mov", tags=tags)]).container_time()
+    assert told.timecode == "10:20:30:05"
+    assert told.created == datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+    assert told.fps == pytest.approx(30.0)
+    assert told.start_s == 0.0
+
+
+@pytest.mark.parametrize("date", ["1970-01-01T00:00:00Z", "yesterday"])
+def test_no_date_is_none(tmp_path, date):
+    told = probe("cam01", [write_heard(tmp_path / "a.mkv", tags={"creation_time": date})]).container_time()
+    assert told.created is None
+    assert told.timecode is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100], ids=["empty", "junk"])

@@ -15,9 +15,17 @@ import numpy as np
 
 from mvpose.clock import Clock, Clocks, identity_clock
 from mvpose.errors import SyncError
-from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, METHODS, Method, OffsetGraph, PairwiseOffset
 
 Pair = tuple[str, str]
+
+_CLAIMS: frozenset[Method] = frozenset({"hint", "timecode"})  # nobody measured them: each may be a plain mistake
+_BY_TRUST: tuple[frozenset[Method], ...] = (
+    frozenset(METHODS) - _CLAIMS,
+    frozenset({"hint"}),
+    frozenset({"timecode"}),
+)
+_HEARD_ALIKE = 0.75  # of the variance of a pair's sound edges: the path of sound, and how a camera files sound; chosen
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ def solve_clocks(
     if reference is not None and reference not in graph.cameras:
         raise SyncError(f"the reference camera {reference} is not in the session; it has {', '.join(graph.cameras)}")
     edges = list(graph.edges)
-    kept = _consistent([i for i, e in enumerate(edges) if e.accepted], edges, options)
+    accepted = [i for i, e in enumerate(edges) if e.accepted]
+    kept = _consistent([i for i in accepted if not _is_vague(edges[i], options)], edges, options)
     while True:
         components = _components(graph.cameras, [edges[i] for i in kept])
         chosen = reference or _best_connected(components[0], [edges[i] for i in kept])
@@ -82,15 +91,22 @@ def solve_clocks(
             f"{_ms(solution.residual(edges[worst]))} from what the other edges say, "
             f"at a sigma of {_ms(edges[worst].sigma_s)}"
         )
-    rejected = _named_rejections(edges, set(kept), solution, group)
+    vague = [i for i in accepted if _is_vague(edges[i], options) and {edges[i].a, edges[i].b} <= set(group)]
+    kept += [i for i in vague if abs(solution.residual(edges[i])) <= options.outlier_sigmas * edges[i].sigma_s]
+    rejected = _named_rejections(edges, set(kept), solution, group, options)
     clocks, unsynchronised = _judge(graph, solution, group, chosen, epochs_s, rejected, options)
     cycle_max, cycle_rms = _cycle_residuals(
-        [e for e in rejected if e.accepted and e.a in clocks and e.b in clocks], solution
+        [edges[i] for i in used if edges[i].a in clocks and edges[i].b in clocks], solution
     )
     return (
         graph.with_edges(rejected),
         Clocks(chosen, clocks, unsynchronised, _after_judgement(components, group, clocks), cycle_max, cycle_rms),
     )
+
+
+def _is_vague(e: PairwiseOffset, options: SolveOptions) -> bool:
+    """Tell whether a container says too little to give a clock: then it is only compared with what the clocks say."""
+    return e.method == "timecode" and e.sigma_s > options.needed_sigma_s
 
 
 @dataclass(frozen=True)
@@ -145,14 +161,18 @@ def _least_squares(
             A[row, at[e.b]], A[row, count + at[e.b]] = -1.0, -(e.at_s + e.offset_s - origin[e.b])
     # Rates in units of their prior keep the normal matrix well conditioned.
     scale = np.concatenate([np.ones(count), np.full(count, options.rate_sigma)])
-    weighted = (A * scale) / sigma[:, None]
+    rows = decorrelated(np.column_stack([A * scale, y]) / sigma[:, None], edges)
+    weighted, y = rows[:, :-1], rows[:, -1]
     # All rates spread alike about a common one, the reference's included: so it does not matter which camera that is.
     prior = np.zeros((2 * count, 2 * count))
     prior[count:, count:] = 2 * (np.eye(count) - 1 / (count + 1))
     covariance = np.linalg.inv(weighted.T @ weighted + prior + 1e-12 * np.eye(2 * count))
-    x = covariance @ (weighted.T @ (y / sigma))
-    excess = np.square((y - (A * scale) @ x) / sigma).sum() / max(len(edges) - count, 1)
-    covariance = covariance * max(1.0, float(excess)) * scale[:, None] * scale[None, :]
+    x = covariance @ (weighted.T @ y)
+    square = np.square(y - weighted @ x)
+    # Sound and claims have generous sigmas, and must not hide that movement disagrees.
+    seen = np.array([e.method in FROM_KEYPOINTS for e in edges], dtype=bool)
+    excess = max(float(part.sum()) / max(len(part) - count, 1) for part in (square, square[seen]))
+    covariance = covariance * max(1.0, excess) * scale[:, None] * scale[None, :]
     x = x * scale
     index = [names.index(name) for name in free]
     offset, rate = np.zeros(len(names)), np.zeros(len(names))
@@ -161,6 +181,22 @@ def _least_squares(
     both = index + [i + len(names) for i in index]
     full[np.ix_(both, both)] = covariance * _shared_noise(len(names), len({(e.a, e.b) for e in edges}))
     return _Solution(names, np.array([origin[name] for name in names]), offset, rate, full)
+
+
+def decorrelated(rows: np.ndarray, edges: Sequence[PairwiseOffset]) -> np.ndarray:
+    """Turn equations (E, k), one an edge and in units of its sigma, into as many whose errors are independent.
+
+    What a sound's path and a camera's delay add to a pair's edges by sound is nearly the same at every epoch: it tells
+    of drift what it does not tell of the offset. With the correlation ρ between n of them this is R^(−1/2),
+    R = (1 − ρ) I + ρ 1 1ᵀ.
+    """
+    out = rows.copy()
+    for pair in dict.fromkeys((e.a, e.b) for e in edges if e.method == "audio"):
+        own = [i for i, e in enumerate(edges) if (e.a, e.b) == pair and e.method == "audio"]
+        mean = rows[own].mean(axis=0)
+        out[own] = (rows[own] - mean) / np.sqrt(1 - _HEARD_ALIKE)
+        out[own] += mean / np.sqrt(1 + (len(own) - 1) * _HEARD_ALIKE)
+    return out
 
 
 def _shared_keypoints(edges: Sequence[PairwiseOffset]) -> np.ndarray:
@@ -224,24 +260,38 @@ def _best_connected(group: Sequence[str], edges: Sequence[PairwiseOffset]) -> st
 def _consistent(candidates: Sequence[int], edges: Sequence[PairwiseOffset], options: SolveOptions) -> list[int]:
     """Return those candidates whose pairs agree round cycles, judged pair by pair before any least squares.
 
+    Measurements are reconciled first, then what users say, then what containers say: each connects only what nothing
+    more trustworthy connects, and otherwise has to agree with it.
+    """
+    kept: list[int] = []
+    for methods in _BY_TRUST:
+        own = [i for i in candidates if edges[i].method in methods]
+        if not own:
+            continue
+        firm = _pair_votes([edges[i] for i in kept])
+        votes = {**_pair_votes([edges[i] for i in own]), **firm}
+        good = _agreeing_pairs(votes, firm, options)
+        kept += [
+            i for i in own if (pair := (edges[i].a, edges[i].b)) in good and _fits(edges[i], firm.get(pair), options)
+        ]
+    return sorted(kept)
+
+
+def _agreeing_pairs(votes: Mapping[Pair, _Vote], firm: Mapping[Pair, _Vote], options: SolveOptions) -> set[Pair]:
+    """Return the pairs that agree with each other, those that are beyond doubt among them.
+
     Every pair has one vote at its own middle. The spanning tree whose offsets most other pairs confirm wins. Where two
     pairs contradict each other and nothing else decides, neither is kept.
     """
-    votes = _pair_votes([edges[i] for i in candidates])
-    tree = _best_tree(votes, options)
-    agree = {pair for pair in votes if _confirmed(votes, tree, pair, options)}
-    contradicting = set(votes) - agree
-    doubtful: set[Pair] = set()
-    for wrong in contradicting:
-        for suspect in _bridges_between(agree, *wrong):
-            if votes[suspect].log_odds - votes[wrong].log_odds < options.decisive:
-                doubtful.add(suspect)
-    good = agree - doubtful
-    return [
-        i
-        for i in candidates
-        if (edges[i].a, edges[i].b) in good and (edges[i].method != "hint" or _agrees(edges[i], votes, options))
-    ]
+    tree = _best_tree(votes, firm, options)
+    agree = {pair for pair in votes if pair in firm or _confirmed(votes, tree, pair, options)}
+    doubtful = {
+        suspect
+        for wrong in set(votes) - agree
+        for suspect in _bridges_between(agree, *wrong)
+        if votes[suspect].log_odds - votes[wrong].log_odds < options.decisive
+    }
+    return agree - (doubtful - set(firm))
 
 
 @dataclass(frozen=True)
@@ -253,11 +303,10 @@ class _Vote:
 
 
 def _pair_votes(edges: Sequence[PairwiseOffset]) -> dict[Pair, _Vote]:
-    """Summarise each pair by its weighted median over epochs; hints vote only where nothing else does."""
+    """Summarise each pair by its weighted median over epochs."""
     votes = {}
     for pair in dict.fromkeys((e.a, e.b) for e in edges):
         own = [e for e in edges if (e.a, e.b) == pair]
-        own = [e for e in own if e.method != "hint"] or own
         order = np.argsort([e.offset_s for e in own])
         weight = np.array([own[i].sigma_s ** -2 for i in order])
         median = own[order[int(np.searchsorted(np.cumsum(weight), weight.sum() / 2))]]
@@ -266,8 +315,9 @@ def _pair_votes(edges: Sequence[PairwiseOffset]) -> dict[Pair, _Vote]:
     return votes
 
 
-def _agrees(e: PairwiseOffset, votes: Mapping[Pair, _Vote], options: SolveOptions) -> bool:
-    vote = votes[e.a, e.b]
+def _fits(e: PairwiseOffset, vote: _Vote | None, options: SolveOptions) -> bool:
+    if vote is None:
+        return True
     return abs(e.offset_s - vote.offset_s) <= options.outlier_sigmas * np.hypot(e.sigma_s, vote.sigma_s)
 
 
@@ -301,17 +351,19 @@ def _confirmed(votes: Mapping[Pair, _Vote], tree: Iterable[Pair], pair: Pair, op
     )
 
 
-def _best_tree(votes: Mapping[Pair, _Vote], options: SolveOptions) -> list[Pair]:
+def _best_tree(votes: Mapping[Pair, _Vote], firm: Iterable[Pair], options: SolveOptions) -> list[Pair]:
     """Return the spanning forest that the most credible pairs confirm, among many drawn at random.
 
-    The first one follows the most certain pairs; the rest are drawn with a fixed seed, so the answer is repeatable.
+    All of them begin with the pairs that are beyond doubt. The first one goes on with the most certain pairs; the rest
+    are drawn with a fixed seed, so the answer is repeatable.
     """
     pairs = list(votes)
     rng = np.random.default_rng(0)
-    firm = sorted(pairs, key=lambda p: votes[p].sigma_s)
-    best, best_score = _spanning_forest(firm), -np.inf
+    certain = sorted(pairs, key=lambda p: votes[p].sigma_s)
+    best, best_score = _spanning_forest([*firm, *certain]), -np.inf
     for attempt in range(1 if len(pairs) < 3 else 200):
-        tree = _spanning_forest(firm if attempt == 0 else [pairs[i] for i in rng.permutation(len(pairs))])
+        rest = certain if attempt == 0 else [pairs[i] for i in rng.permutation(len(pairs))]
+        tree = _spanning_forest([*firm, *rest])
         score = sum(votes[p].log_odds for p in pairs if _confirmed(votes, tree, p, options))
         if score > best_score + 1e-9:
             best, best_score = tree, score
@@ -352,7 +404,7 @@ def _bridges_between(pairs: set[Pair], a: str, b: str) -> list[Pair]:
 
 
 def _named_rejections(
-    edges: Sequence[PairwiseOffset], kept: set[int], solution: _Solution, group: Sequence[str]
+    edges: Sequence[PairwiseOffset], kept: set[int], solution: _Solution, group: Sequence[str], options: SolveOptions
 ) -> list[PairwiseOffset]:
     named = []
     for index, e in enumerate(edges):
@@ -360,6 +412,10 @@ def _named_rejections(
             named.append(e)
         elif e.a in group and e.b in group:
             named.append(e.rejected(f"contradicts the other pairs by {_ms(solution.residual(e))}"))
+        elif _is_vague(e, options):
+            named.append(
+                e.rejected(f"a sigma of {_ms(e.sigma_s)} is too much for a clock (need {options.needed_sigma_s:g} s)")
+            )
         else:
             named.append(e.rejected("contradicts another pair, and no third one decides between them"))
     return named
@@ -378,7 +434,7 @@ def _judge(
     clocks = {}
     unsynchronised = {}
     for name in graph.cameras:
-        own = [e for e in edges if name in (e.a, e.b)]
+        own = [e for e in edges if name in (e.a, e.b) and not _is_vague(e, options)]
         if name == reference:
             clocks[name] = identity_clock(name, epochs_s[name])
         elif name not in group:
@@ -422,9 +478,11 @@ def _clock(
 
 def doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
     """Return why a clock should not be trusted blindly; empty if it may."""
+    own = [e for e in own if not _is_vague(e, options)]
     methods = {e.method for e in own if e.accepted}
-    if methods == {"hint"}:
-        return "known by offset_hint_s alone: no pair with it could be estimated"
+    if methods and methods <= _CLAIMS:
+        told = " and ".join({"hint": "offset_hint_s", "timecode": "timecode"}[m] for m in sorted(methods))
+        return f"known by {told} alone: no pair with it could be estimated"
     if methods == {"correlation"}:
         return "by the correlation of movements alone: give --calib for clocks to a few milliseconds"
     windows = [e.support.windows for e in own if e.accepted]
@@ -432,17 +490,19 @@ def doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -
         total = sum(windows)
         return f"by {total} windows of movement alone, which may repeat itself: give --calib or a longer recording"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
-        return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: too little moves across the lines of sight"
+        little = "too little moves across the lines of sight" if methods & FROM_KEYPOINTS else "sound tells no more"
+        return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: {little}"
     apart = _methods_apart(own, options)
     accepted = {(e.a, e.b) for e in own if e.accepted}
     if 2 * len(apart) >= len(accepted) and apart:
         return f"{next(iter(apart.values()))}, and too few other pairs decide"
-    rejected = {(e.a, e.b) for e in own} - accepted
+    rejected = {(e.a, e.b) for e in own if e.method not in _CLAIMS} - accepted
     if len(rejected) > len(accepted):
         return f"{len(rejected)} of its {len(rejected) + len(accepted)} pairs contradict the rest"
-    rival = max((m.weight for e in own if e.accepted for m in e.modes[1:]), default=0.0)
-    if len(accepted) == 1 and rival > 0.05:
-        rivals = [m for e in own if e.accepted for m in e.modes[1:]]
+    # Movement repeats itself where sound does not.
+    telling = [e for e in own if e.accepted and e.method == "audio"] or [e for e in own if e.accepted]
+    rivals = [m for e in telling for m in e.modes[1:] if m.weight > 0.05]
+    if len(accepted) == 1 and rivals:
         best = max(rivals, key=lambda m: m.weight)
         return f"an offset of {best.offset_s:.2f} s would fit nearly as well, and no other pair decides"
     return ""
@@ -454,7 +514,7 @@ def _methods_apart(edges: Sequence[PairwiseOffset], options: SolveOptions) -> di
     for pair in dict.fromkeys((e.a, e.b) for e in edges):
         by_method: dict[str, list[PairwiseOffset]] = {}
         for e in edges:
-            if (e.a, e.b) == pair and e.method in FROM_KEYPOINTS and e.modes[0].weight >= CLEAR_WEIGHT:
+            if (e.a, e.b) == pair and e.method not in _CLAIMS and e.modes[0].weight >= CLEAR_WEIGHT:
                 by_method.setdefault(e.method, []).append(e)
         means = {method: _weighted_mean(own) for method, own in by_method.items()}
         for (m, (mean_m, sigma_m)), (n, (mean_n, sigma_n)) in itertools.combinations(means.items(), 2):
