@@ -604,46 +604,39 @@ def bench() -> None:
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Trainings of the two best rows; with --recordings, recordings of each kind.",
+    help="Trainings of the two best rows [default: 3]; with --recordings, recordings of each kind [2]; with "
+    "--adversarial, recordings in all [200].",
 )
 @click.option("--pairs", type=click.IntRange(128), default=8192, show_default=True, help="Pairs to test on.")
 @click.option("--integer", is_flag=True, help="Whole frames only, as in NTU-SYN and CMU-SYN; trains rows for that.")
 @click.option("--weights", multiple=True, metavar="ROW=FILE", help="A further line, with weights of any training.")
 @click.option("--diagnose", is_flag=True, help="Errors against speed, view angle, offset, noise and clip length, too.")
 @click.option("--recordings", is_flag=True, help="Whole recordings by the estimators as they are, in place of clips.")
+@click.option("--adversarial", is_flag=True, help="Recordings made to mislead, in place of clips.")
 @_options("json")
 def bench_sync(
     data: Path,
     work_dir: Path,
     rows: str | None,
     weights: tuple[str, ...],
+    seeds: int | None,
     recordings: bool,
+    adversarial: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Tables 1 and 2 of the InSynFormer paper, on real motion seen by virtual cameras.
 
     Rows whose weights are not in the work folder are trained first, which takes some ten minutes each. With
-    --recordings: the clocks of four cameras by correlation, by what ships, and by calibrated refinement.
+    --recordings: clocks of whole recordings, of many kinds, by every estimator; what they do to 3D poses; the speed.
+    With --adversarial: whether any clock is good by its verdict, but wrong. Either takes about half an hour.
     """
     from dataclasses import asdict
 
-    if recordings:
-        from mvpose.bench.clocks import compare_estimators
-
-        if rows or weights or options["integer"] or options["diagnose"]:
-            raise click.UsageError("--recordings goes with --data, --seeds and --json alone")
-        with gathered_messages() as (progress, _):
-            table = compare_estimators(data, range(options["seeds"]), progress)
-        if as_json:
-            _print_json({str(case): {t: asdict(s) for t, s in scores.items()} for case, scores in table.items()})
-            return
-        for case, scores in table.items():
-            click.echo(f"\n{case}")
-            for title, own in scores.items():
-                click.echo(f"  {title:<28} {own.line()}")
+    if recordings or adversarial:
+        if rows or weights or options["integer"] or options["diagnose"] or recordings == adversarial:
+            raise click.UsageError("--recordings and --adversarial go with --data, --seeds and --json alone")
+        (_bench_recordings if recordings else _bench_adversarial)(data, seeds, as_json)
         return
 
     from mvpose.bench.sync import Plan, compare_rows, format_comparison
@@ -657,11 +650,44 @@ def bench_sync(
     if rows is not None:
         options["rows"] = tuple(rows.split(","))
     with gathered_messages() as (progress, warnings):
-        compared = compare_rows(Plan(data, work_dir, weights=tuple(files), **options), progress)
+        compared = compare_rows(Plan(data, work_dir, weights=tuple(files), seeds=seeds or 3, **options), progress)
     if as_json:
         _print_json({**asdict(compared), "warnings": warnings})
         return
     click.echo(format_comparison(compared))
+
+
+def _bench_recordings(data: Path, seeds: int | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mvpose.bench import clocks
+
+    with gathered_messages() as (progress, _):
+        motions, numbers = clocks.read_test_motion(data), range(seeds or 2)
+        trials = clocks.run_trials(clocks.grid(), motions, clocks.ESTIMATORS, numbers, progress)
+        repairs = clocks.run_repairs(clocks.REPAIRED, motions, numbers, progress)
+        speeds = clocks.measure_speed(motions, clocks.TIMED_S, progress)
+    if as_json:
+        parts: dict[str, list[Any]] = {"trials": trials, "repairs": repairs, "speeds": speeds}
+        _print_json({name: [asdict(row) for row in part] for name, part in parts.items()})
+        return
+    click.echo(clocks.format_trials(trials))
+    click.echo("\n" + clocks.format_repairs(repairs))
+    click.echo("\n" + clocks.format_speeds(speeds))
+
+
+def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mvpose.bench.adversarial import format_adversarial, run_adversarial
+    from mvpose.bench.clocks import read_test_motion
+
+    with gathered_messages() as (progress, _):
+        outcomes = run_adversarial(read_test_motion(data), range(recordings or 200), progress)
+    if as_json:
+        _print_json({"outcomes": [asdict(outcome) for outcome in outcomes]})
+        return
+    click.echo(format_adversarial(outcomes))
 
 
 def _print_json(value: dict[str, Any]) -> None:

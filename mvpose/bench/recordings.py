@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from mvpose.clock import Clocks, unsynchronised_clocks
 from mvpose.detect.tracks import track_people
-from mvpose.pipeline import Settings, build_poses, rebuild_poses
+from mvpose.keypoints import Keypoints2D
+from mvpose.pipeline import Built, Settings, build_poses, rebuild_poses
 from mvpose.recon.metrics import clock_errors, mpjpe
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import crossing_motion, generate_motion
@@ -68,14 +69,8 @@ def run_recording(world: World, rng: np.random.Generator, noise: DetectorNoise, 
     truth = world.true_clocks(clocks.reference)
     errors = clock_errors(clocks, truth, middle)["cameras"].values()
     settings = Settings(fps=POSE_FPS)
-    variants: dict[str, Clocks] = {"synced": clocks, "perfect": truth}
-    if raw:
-        variants["raw"] = unsynchronised_clocks(world.rig.names)
-    synced = timings.of("3D", lambda: build_poses(keypoints, world.rig, clocks, settings))
-    figures = {}
-    for name, own in variants.items():
-        built = synced if own is clocks else rebuild_poses(keypoints, world.rig, (synced, clocks), own, settings)
-        figures[name] = mpjpe(built.poses, world.truth_poses(built.poses.time_s, clocks.reference))
+    built = timings.of("3D", lambda: build_poses(keypoints, world.rig, clocks, settings))
+    figures = mpjpe_by_clocks(world, keypoints, (built, clocks), settings, raw=raw)
     return Row(
         tuple(e["error_ms"] for e in errors),
         tuple(e["z"] for e in errors),
@@ -85,6 +80,31 @@ def run_recording(world: World, rng: np.random.Generator, noise: DetectorNoise, 
         timings.seconds,
         sum(k.n_frames for k in keypoints.values()),
     )
+
+
+def mpjpe_by_clocks(
+    world: World, keypoints: Mapping[str, Keypoints2D], synced: tuple[Built, Clocks], settings: Settings, *, raw: bool
+) -> dict[str, dict[str, float]]:
+    """Compare what was built by some clocks with the truth, and the same people under true clocks and under none.
+
+    Args:
+        world: The truth.
+        keypoints: Each camera's keypoints.
+        synced: What was built, and with which clocks.
+        settings: How it was built.
+        raw: Whether to try each camera's own times as well.
+
+    Returns:
+        What ``mpjpe`` gives for ``synced``, ``perfect`` and ``raw``.
+    """
+    built, clocks = synced
+    others = {"perfect": world.true_clocks(clocks.reference)}
+    if raw:
+        others["raw"] = unsynchronised_clocks(world.rig.names)
+    poses = {"synced": built.poses}
+    for name, own in others.items():
+        poses[name] = rebuild_poses(keypoints, world.rig, synced, own, settings).poses
+    return {name: mpjpe(own, world.truth_poses(own.time_s, clocks.reference)) for name, own in poses.items()}
 
 
 @click.command()

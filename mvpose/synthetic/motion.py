@@ -196,6 +196,64 @@ def walking_in_place(
     return Motion(time_s, _forward_kinematics(angles, _stature(rng), root, heading, np.zeros(len(time_s)))[:, None])
 
 
+def walking_laps(
+    rng: np.random.Generator,
+    duration_s: float,
+    people: int = 1,
+    *,
+    radius_m: float = 1.2,
+    period_s: float = 1.1,
+    strides: int = 8,
+    rate_hz: float = 60.0,
+) -> Motion:
+    """Make people who walk round a circle in step, exactly periodic: with every lap of ``strides`` periods.
+
+    They are alike, evenly spaced, and take up each other's places: with two of them half a lap looks as a whole one.
+
+    Args:
+        rng: Source of randomness.
+        duration_s: Length, seconds.
+        people: Number of people; it divides ``strides``.
+        radius_m: Of the circle, metres, round the origin.
+        period_s: Length of a stride, two steps, seconds.
+        strides: How many make a lap.
+        rate_hz: Samples per second that the splines go through.
+    """
+    if strides % people:
+        raise ValueError(f"{people} people cannot share {strides} strides and be in step")
+    time_s = _timeline(duration_s, rate_hz)
+    phase = 2 * np.pi * time_s / period_s + rng.uniform(0, 2 * np.pi)
+    speed = 2 * np.pi * radius_m / (strides * period_s)
+    stature, start = _stature(rng), rng.uniform(0, 2 * np.pi)
+    effort, _ = _gait(np.full(len(time_s), speed), stature)
+    bodies = []
+    for turn in start + 2 * np.pi * np.arange(people) / people:
+        place = turn + 2 * np.pi * time_s / (strides * period_s)
+        root = radius_m * np.stack([np.cos(place), np.sin(place)], axis=1)
+        angles = _walk_angles(phase, effort)
+        bodies.append(_forward_kinematics(angles, stature, root, place + np.pi / 2, np.zeros(len(time_s))))
+    return Motion(time_s, np.stack(bodies, axis=1))
+
+
+def together(motions: Sequence[Motion], *, apart_m: float, rate_hz: float = 60.0) -> Motion:
+    """Let people of several motions share a room for as long as the shortest lasts.
+
+    Motions are moved ``apart_m`` from each other. The same one given twice makes people who do everything in step.
+
+    Raises:
+        ValueError: There is none, or they differ in their joints.
+    """
+    if len({motion.skeleton for motion in motions}) != 1:
+        raise ValueError("people who are together have the same joints")
+    time_s = _timeline(min(motion.duration_s for motion in motions), rate_hz)
+    time_s = time_s[time_s <= min(motion.duration_s for motion in motions)]
+    angle = 2 * np.pi * np.arange(len(motions)) / len(motions)
+    radius_m = apart_m / (2 * np.sin(np.pi / len(motions))) if len(motions) > 1 else 0.0
+    places = radius_m * np.stack([np.cos(angle), np.sin(angle), np.zeros(len(motions))], axis=1)
+    moved = [m.at(m.time_s[0] + time_s) + place for m, place in zip(motions, places, strict=True)]
+    return Motion(time_s, np.concatenate(moved, axis=1), motions[0].skeleton)
+
+
 def read_motion_pack(path_npz: Path) -> dict[str, Motion]:
     """Read clips of one person each from an npz of motion capture, their rates from ``index.csv`` beside it.
 

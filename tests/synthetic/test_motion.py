@@ -12,7 +12,9 @@ from mvpose.synthetic.motion import (
     generate_motion,
     read_motion_pack,
     still_motion,
+    together,
     walking_in_place,
+    walking_laps,
 )
 
 CMU21 = SKELETONS["cmu21"]
@@ -157,6 +159,35 @@ def test_a_still_person_is_still():
     motion = still_motion(np.random.default_rng(0), 5.0, 2)
     assert speeds(motion).max() == 0
     assert np.linalg.norm(roots(motion)[0, 0] - roots(motion)[0, 1]) > 1
+
+
+def test_walkers_in_laps_take_up_each_others_places():
+    alone = walking_laps(np.random.default_rng(0), 20.0, period_s=1.1, strides=6, radius_m=1.2)
+    times = np.linspace(1.0, 6.0, 40)
+    np.testing.assert_allclose(alone.at(times + 6.6), alone.at(times), atol=1e-4)
+    assert np.abs(alone.at(times + 1.1) - alone.at(times)).max() > 0.5
+    pelvis = alone.xyz_m[:, 0, 0, :2]
+    np.testing.assert_allclose(np.hypot(*pelvis.T), 1.2, atol=0.1)
+    nose = alone.xyz_m[:-1, 0, CMU21.joint_names.index("nose"), :2]
+    assert (((nose - pelvis[:-1]) * np.diff(pelvis, axis=0)).sum(axis=1) > 0).mean() > 0.95  # they walk forward
+
+    pair = walking_laps(np.random.default_rng(0), 20.0, 2, period_s=1.1, strides=6)
+    np.testing.assert_allclose(pair.at(times + 3.3), pair.at(times)[:, ::-1], atol=1e-4)
+    with pytest.raises(ValueError, match="in step"):
+        walking_laps(np.random.default_rng(0), 20.0, 4, strides=6)
+
+
+def test_people_together_keep_their_motions_apart_from_each_other():
+    rng = np.random.default_rng(0)
+    motions = [generate_motion(rng, seconds) for seconds in (5.0, 7.0, 6.0)]
+    room = together(motions, apart_m=1.5)
+    assert room.n_people == 3
+    assert room.duration_s == pytest.approx(5.0, abs=1 / 60)
+    shifts = [room.xyz_m[:, p] - m.at(room.time_s)[:, 0] for p, m in enumerate(motions)]
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        np.testing.assert_allclose(np.linalg.norm(shifts[a] - shifts[b], axis=-1), 1.5)
+    np.testing.assert_allclose(shifts[0], np.broadcast_to(shifts[0][0, 0], shifts[0].shape), atol=1e-9)
+    np.testing.assert_allclose(together(motions[:1], apart_m=1.5).xyz_m, motions[0].at(motions[0].time_s))
 
 
 def test_walking_in_place_is_periodic():
