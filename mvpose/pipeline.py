@@ -41,10 +41,12 @@ from mvpose.recon.smooth import smooth
 from mvpose.recon.triangulate import triangulate
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
 from mvpose.shutter import Readout, global_shutter
+from mvpose.sync.containers import timecode_edges
 from mvpose.sync.estimate import Hint
 from mvpose.sync.mend import mended
-from mvpose.sync.offsets import OffsetGraph
+from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
 from mvpose.sync.pretrained import WEIGHTS
+from mvpose.sync.sound import sound_offsets
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.video import Video, probe
 from mvpose.workspace import Workspace, digest_of, file_digest
@@ -298,6 +300,7 @@ def synchronise(
         rig_digest(rig),
         reference,
         sorted(hints.items()),
+        [file_digest(path) for video in recording.videos.values() for path in video.paths],
         [file_digest(path) for path in sorted(WEIGHTS.glob("*.safetensors"))],
     )
     if workspace.is_current("sync", digest):
@@ -307,13 +310,14 @@ def synchronise(
         start = time.perf_counter()
         cameras = None if rig is None else {camera.name: camera for camera in rig}
         tell = _telling("synchronise", progress)
-        graph, clocks = synchronise_cameras(keypoints, cameras, hints=hints, reference=reference, progress=tell)
+        graph, clocks = synchronise_cameras(
+            keypoints, cameras, hints=hints, cues=_cues(recording, progress), reference=reference, progress=tell
+        )
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
-    for e in graph.edges:
-        if e.method == "hint" and not e.accepted:
-            log.warning("what offset_hint_s says of %s and %s is not used: it %s", e.a, e.b, e.reason)
+    for (teller, a, b), reason in _unheeded(graph).items():
+        log.warning("what %s says of %s and %s is not used: it %s", teller, a, b, reason)
     for name, why in clocks.unsynchronised.items():
         log.warning(
             "%s is not synchronised: %s. It is left out; check that it shows the same people, or give "
@@ -339,6 +343,34 @@ def synchronise(
         if clock.verdict != "good":
             log.warning("the clock of %s is doubtful: %s", name, clock.why)
     return graph, clocks
+
+
+_TELLERS = {"hint": "offset_hint_s", "audio": "the sound", "timecode": "the containers' time"}
+
+
+def _unheeded(graph: OffsetGraph) -> dict[tuple[str, str, str], str]:
+    """Return why what was told or heard of two cameras is not used, where nothing of it is."""
+    used = {(e.method, e.a, e.b) for e in graph.edges if e.accepted}
+    return {
+        (_TELLERS[e.method], e.a, e.b): e.reason
+        for e in graph.edges
+        if e.method in _TELLERS and (e.method, e.a, e.b) not in used
+    }
+
+
+def _cues(recording: Recording, progress: Progress) -> list[PairwiseOffset]:
+    """Return what sound and containers say of the cameras' offsets."""
+    own_s = {
+        source.name: float(camera_times(source, video)[0] - video.time_s[0])
+        for source in recording.session.cameras
+        if (video := recording.videos.get(source.name)) is not None
+    }
+    heard = {name: recording.videos[name].audio() for name in own_s if recording.videos[name].has_audio}
+    sounds = {name: replace(s, start_s=s.start_s + own_s[name]) for name, s in heard.items() if s is not None}
+    known = None if recording.rig is None else {name: recording.rig[name] for name in sounds}
+    by_sound = sound_offsets(sounds, known, progress=_telling("listen", progress)) if len(sounds) > 1 else None
+    starts = {name: replace(recording.videos[name].container_time(), start_s=at_s) for name, at_s in own_s.items()}
+    return [*(by_sound.edges if by_sound else ()), *timecode_edges(starts)]
 
 
 def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:
@@ -532,8 +564,25 @@ def require_people(keypoints: Mapping[str, Keypoints2D]) -> None:
     Raises:
         SyncError: No camera has a single person.
     """
-    if not any(np.isfinite(k.xy_px).any() for k in keypoints.values()):
-        raise SyncError(f"nobody is seen in any of {', '.join(keypoints)}; there is nothing to synchronise by")
+    if not _shows_people(keypoints):
+        raise SyncError(f"nobody is seen in any of {', '.join(keypoints)}; there is nothing to reconstruct")
+
+
+def require_evidence(recording: Recording, keypoints: Mapping[str, Keypoints2D]) -> None:
+    """Refuse a session in which nobody is seen, and nothing to be heard in two cameras.
+
+    Raises:
+        SyncError: There is nothing to synchronise by.
+    """
+    if not _shows_people(keypoints) and sum(video.has_audio for video in recording.videos.values()) < 2:
+        raise SyncError(
+            f"nobody is seen in any of {', '.join(keypoints)}, and no two have sound; there is nothing to synchronise "
+            "by"
+        )
+
+
+def _shows_people(keypoints: Mapping[str, Keypoints2D]) -> bool:
+    return any(np.isfinite(k.xy_px).any() for k in keypoints.values())
 
 
 def require_cameras(recording: Recording) -> None:

@@ -112,6 +112,14 @@ def test_wrong_flags_end_with_2(mvpose, argv):
     assert "Error: " in ended.err
 
 
+@pytest.mark.parametrize("what", ["--recordings", "--adversarial"])
+def test_benches_of_recordings_name_the_motion_that_they_lack(mvpose, tmp_path, what):
+    ended = mvpose("bench", "sync", what, "--data", tmp_path)
+    assert ended.code == 3
+    assert ended.out == ""
+    assert f"{tmp_path} holds no motion pack *_test.npz" in ended.err
+
+
 def test_version_is_that_of_the_package(mvpose):
     from mvpose import __version__
 

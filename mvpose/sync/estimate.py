@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each h
 _MOST_EPOCHS = 8
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 _SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
+_FOUND_NATS = 3.0  # beyond chance that two views must be found to be of one movement by
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 
 
@@ -54,8 +56,8 @@ def estimate_offsets(
 ) -> OffsetGraph:
     """Estimate the offsets of all pairs.
 
-    Calibrated pairs are searched and refined by epipolar geometry, and by the learned network beside it; without a
-    calibration there is the learned network alone.
+    Calibrated pairs are searched and refined by epipolar geometry, and by the learned network where that finds nothing;
+    without a calibration there is the learned network alone.
 
     Args:
         keypoints: Tracked keypoints of each camera.
@@ -66,14 +68,18 @@ def estimate_offsets(
         progress: Called with (pairs done, pairs in all).
     """
     hints = hints or {}
-    usual: Sequence[Method] = ("learned",) if cameras is None else ("epipolar", "learned")
+    usual: Sequence[Method] = ("learned",) if cameras is None else ("epipolar",)
     estimators = [_ESTIMATORS[method](keypoints, cameras) for method in methods or usual]
+    spare = cache(lambda: _by_learning(keypoints, cameras)) if methods is None and cameras is not None else None
     pairs = list(itertools.combinations(sorted(keypoints), 2))
     edges: list[PairwiseOffset] = []
     reasons: dict[str, list[str]] = {name: [] for name in keypoints}
     for done, (a, b) in enumerate(pairs):
         prior = _hinted_offset(hints, a, b)
-        for estimate in [estimator(a, b, prior) for estimator in estimators]:
+        estimates = [estimator(a, b, prior) for estimator in estimators]
+        if spare is not None and not estimates[0].edges:
+            estimates.append(spare()(a, b, prior))
+        for estimate in estimates:
             edges += estimate.edges
             if estimate.why_not:
                 reasons[a].append(f"{estimate.why_not} in {b}")
@@ -269,18 +275,30 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
         if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other in fits):
             fits.append(fit)
     # Windows cut at the offset overlap fully, those of the search did not: it is the fit that must beat chance.
-    fits = [fit for fit in fits if fit.nats + _log_prior(fit.offset_s, prior) > curve.chance_evidence]
+    surplus = {id(fit): _beyond_chance(fit, curve, prior) for fit in fits}
+    fits = [fit for fit in fits if surplus[id(fit)] > _FOUND_NATS]
     if not fits:
         return PairEstimate((), "no motion of its view is found again")
     fits.sort(key=lambda fit: -(fit.nats + float(_log_prior(fit.offset_s, prior))))  # weights are against the first
     rivals = [Peak(fit.offset_s, fit.nats, fit.windows * MOMENTS) for fit in fits]
-    weights = _weights(rivals, prior)
+    # What is left to 1 is the probability that the recordings have nothing to do with each other.
+    weights = _weights(rivals, prior) / (1 + np.exp(-max(surplus.values())))
     order = np.argsort(-weights, kind="stable")
     modes = tuple(Mode(fits[i].offset_s, fits[i].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6)
     whole = fits[order[0]]
     epochs = _learned_epochs(view_a, view_b, whole)
     edges = (_edge(a, b, epoch, modes, whole, "learned", epoch.windows) for epoch in epochs)
     return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+
+
+def _beyond_chance(fit: LearnedFit, curve: LagCurve, prior: Hint | None) -> float:
+    """Return the nats by which a fit is better than the best that unrelated recordings would give at some offset.
+
+    The less of the recordings overlaps, the less likely is the offset, as in the search.
+    """
+    moments = float(curve.moments[int(np.argmin(np.abs(curve.offset_s - fit.offset_s)))])
+    overlap = max(moments, 1.0) / float(curve.moments.max())
+    return float(fit.nats + 2.0 * np.log(overlap) + _log_prior(fit.offset_s, prior) - curve.chance_evidence)
 
 
 def _learned_epochs(view_a: LearnedView, view_b: LearnedView, whole: LearnedFit) -> list[LearnedFit]:

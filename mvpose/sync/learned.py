@@ -188,7 +188,9 @@ def _fit_once(
     a: LearnedView, b: LearnedView, network: LagFormer, around_s: float, bounds: tuple[float, float]
 ) -> LearnedFit | None:
     opens, whose = every_window(a.tracks, _HOP_A_S)
-    inside = (opens >= bounds[0]) & (opens < bounds[1])
+    # Of a long recording, windows that the other camera cannot have seen would take the places of those it did.
+    start, end = common_time(a, b, around_s)
+    inside = (opens >= max(bounds[0], start - WINDOW_S)) & (opens < min(bounds[1], end))
     frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
     windows_a = cut_windows(a.tracks, opens[inside], whose[inside], frames)
     windows_a = windows_a.rows(_most_moving(windows_a, _REFINED))

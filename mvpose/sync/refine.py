@@ -30,6 +30,7 @@ from mvpose.geometry import essential_matrix, homogeneous
 from mvpose.sync.coarse import NOISE, OUTLIER_SCALE
 from mvpose.sync.offsets import PairwiseOffset
 from mvpose.sync.pairs import SAMPLE_STEP_S, joint_spread, match_people
+from mvpose.sync.solve import decorrelated
 from mvpose.sync.trajectories import Trajectory
 
 RATE_SIGMA = 1e-4
@@ -441,7 +442,6 @@ def _terms(a: _Seen, b: _Seen, E: np.ndarray) -> _Terms:
     known = np.logical_and.reduce([np.isfinite(part) for part in parts])
     residual, *derivatives = (np.where(known, part, 0.0) for part in parts)
     weight = known.astype(float)
-    weight = known.astype(float)
     for _ in range(3):  # what the slow part is depends on which residuals are trusted, and the other way round
         fast = _without_slow(residual, weight)
         spread = joint_spread(fast, known)
@@ -528,20 +528,20 @@ def _beliefs(
         if lever == "readout":
             information[index, index] = _READOUT_SIGMA_S**-2
             pull[index] = readouts[name] * _READOUT_SIGMA_S**-2
-    for e in cues:
-        if not {e.a, e.b} <= set(problem.names):
-            continue
-        row = np.zeros(len(columns))
-        session_s = {
-            e.a: float(clocks[e.a].to_session(e.at_s)),
-            e.b: float(clocks[e.b].to_session(e.at_s + e.offset_s)),
-        }
-        for name, sign in ((e.a, 1.0), (e.b, -1.0)):
+    known = [e for e in cues if {e.a, e.b} <= set(problem.names)]
+    rows = np.zeros((len(known), len(columns) + 1))
+    for row, e in zip(rows, known, strict=True):
+        ends = ((e.a, 1.0, e.at_s), (e.b, -1.0, e.at_s + e.offset_s))
+        for name, sign, moment_s in ends:
+            session_s = float(clocks[name].to_session(moment_s))
+            row[-1] += sign * session_s
             if name != problem.reference:
                 row[at[name, "offset"]] = sign
-                row[at[name, "rate"]] = sign * (session_s[name] - problem.centre_s) * RATE_SIGMA
-        information += np.outer(row, row) / e.sigma_s**2
-        pull += row * (session_s[e.a] - session_s[e.b]) / e.sigma_s**2
+                row[at[name, "rate"]] = sign * (session_s - problem.centre_s) * RATE_SIGMA
+        row /= e.sigma_s
+    rows = decorrelated(rows, known)
+    information += rows[:, :-1].T @ rows[:, :-1]
+    pull += rows[:, :-1].T @ rows[:, -1]
     return _Beliefs(information, pull)
 
 

@@ -25,6 +25,7 @@ _BY_TRUST: tuple[frozenset[Method], ...] = (
     frozenset({"hint"}),
     frozenset({"timecode"}),
 )
+_BY_CHANCE = 3e-4  # a chance find is no likelier than this for a clock that one uncalibrated pair alone tells
 _HEARD_ALIKE = 0.75  # of the variance of a pair's sound edges: the path of sound, and how a camera files sound; chosen
 
 
@@ -440,7 +441,7 @@ def _judge(
         elif name not in group:
             unsynchronised[name] = _why_unconnected(name, graph, own, reference)
         else:
-            clock = _clock(name, solution, epochs_s[name], own, options)
+            clock = _clock(name, solution, epochs_s[name], own, len(group), options)
             if clock.sigma_at_epoch_s <= options.needed_sigma_s:
                 clocks[name] = clock
             else:
@@ -461,7 +462,12 @@ def _why_unconnected(name: str, graph: OffsetGraph, own: Sequence[PairwiseOffset
 
 
 def _clock(
-    name: str, solution: _Solution, epoch_s: float, own: Sequence[PairwiseOffset], options: SolveOptions
+    name: str,
+    solution: _Solution,
+    epoch_s: float,
+    own: Sequence[PairwiseOffset],
+    cameras: int,
+    options: SolveOptions,
 ) -> Clock:
     offset_s, rate, cov = solution.clock(name)
     clock = Clock(
@@ -472,12 +478,19 @@ def _clock(
         epoch_s=epoch_s,
         rate_fitted=bool(np.sqrt(cov[1, 1]) < 0.5 * options.rate_sigma),
     )
-    why = doubts(clock, own, options)
+    why = doubts(clock, own, cameras, options)
     return Clock(**{**clock.__dict__, "verdict": "doubtful", "why": why}) if why else clock
 
 
-def doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -> str:
-    """Return why a clock should not be trusted blindly; empty if it may."""
+def doubts(clock: Clock, own: Sequence[PairwiseOffset], cameras: int, options: SolveOptions) -> str:
+    """Return why a clock should not be trusted blindly; empty if it may.
+
+    Args:
+        clock: The clock.
+        own: All estimates of pairs with its camera.
+        cameras: How many cameras have a clock, it and the reference among them.
+        options: What the solver takes for granted.
+    """
     own = [e for e in own if not _is_vague(e, options)]
     methods = {e.method for e in own if e.accepted}
     if methods and methods <= _CLAIMS:
@@ -496,9 +509,19 @@ def doubts(clock: Clock, own: Sequence[PairwiseOffset], options: SolveOptions) -
     accepted = {(e.a, e.b) for e in own if e.accepted}
     if 2 * len(apart) >= len(accepted) and apart:
         return f"{next(iter(apart.values()))}, and too few other pairs decide"
-    rejected = {(e.a, e.b) for e in own if e.method not in _CLAIMS} - accepted
-    if len(rejected) > len(accepted):
-        return f"{len(rejected)} of its {len(rejected) + len(accepted)} pairs contradict the rest"
+    # What one method finds ambiguous is so, however sure another one is of the same movement.
+    measured = [e for e in own if e.method not in _CLAIMS]
+    votes = {pair: [e.accepted for e in measured if (e.a, e.b) == pair] for pair in {(e.a, e.b) for e in measured}}
+    disputed = {pair for pair, kept in votes.items() if 2 * sum(kept) <= len(kept)}
+    if disputed and len(disputed) >= len(accepted - disputed):
+        reason = next(e.reason for e in measured if not e.accepted)
+        return f"{len(disputed)} of its {len(votes)} pairs do not agree with the rest; for one, {reason}"
+    if all(windows) and len(accepted) == 1:
+        chance = 1 - max(e.modes[0].weight for e in own if e.accepted)
+        if chance > _BY_CHANCE:
+            return f"one pair alone says so, as unrelated movements would with a probability of {chance:.1g}"
+        if cameras > 2:
+            return "one pair alone says so, and no other camera's movements are found again in its view"
     # Movement repeats itself where sound does not.
     telling = [e for e in own if e.accepted and e.method == "audio"] or [e for e in own if e.accepted]
     rivals = [m for e in telling for m in e.modes[1:] if m.weight > 0.05]

@@ -245,11 +245,12 @@ def _search(a: _Loudness, b: _Loudness) -> list[Peak]:
         overlap += np.where(enough, common, 0.0)
     evidence = np.where(overlap > 0, evidence - np.median(evidence) - np.log(_CHANCE * len(lags)), -np.inf)
     offsets = b.start_s - a.start_s + lags * _HOP_S
+    apart_s = _APART_S + _DRIFT * len(a.values) / 2 * _HOP_S
     found: list[Peak] = []
     for index in np.argsort(-evidence)[: len(lags) // 2]:
         if evidence[index] <= 0 or len(found) == 6:
             break
-        if all(abs(offsets[index] - peak.offset_s) > _APART_S for peak in found):
+        if all(abs(offsets[index] - peak.offset_s) > apart_s for peak in found):
             found.append(Peak(float(offsets[index]), float(evidence[index]), overlap[index] * _HOP_S / _MOMENT_S))
     return found
 

@@ -106,7 +106,7 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph) -> Clocks:
         before = solved[name]
         why = ""
         if name != refined.reference:
-            why = doubts(clock, [e for e in graph.edges if name in (e.a, e.b)], options)
+            why = doubts(clock, [e for e in graph.edges if name in (e.a, e.b)], len(refined.clocks), options)
             moved_s = abs(float(clock.to_session(clock.epoch_s) - before.to_session(clock.epoch_s)))
             allowed_s = options.outlier_sigmas * np.hypot(before.sigma_at_epoch_s, clock.sigma_at_epoch_s)
             if not why and moved_s > allowed_s + options.slack_s:

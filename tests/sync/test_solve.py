@@ -621,3 +621,117 @@ def test_two_methods_that_contradict_each_other_make_a_clock_doubtful(sigmas):
     _, clocks = solve_clocks(OffsetGraph(("a", "b"), tuple(edges)), {"a": 5.0, "b": 5.0}, reference="a")
     assert clocks["b"].verdict == "doubtful"
     assert "epipolar and learned differ by 1.10 s" in clocks["b"].why
+
+
+# Sound, and what containers say.
+
+
+def test_sound_that_contradicts_movement_is_named_and_not_averaged():
+    clocks = true_clocks({n: OFFSETS[n] for n in "ab"})
+    seen = [measure(clocks, "a", "b", at_s=t) for t in (10.0, 30.0, 50.0)]
+    heard = [measure(clocks, "a", "b", at_s=t, sigma_s=0.01, error_s=0.3, method="audio") for t in (10.0, 30.0, 50.0)]
+    graph, found = solve([*seen, *heard], "ab", reference="a")
+    assert [e.accepted for e in graph.edges] == [True] * 3 + [False] * 3
+    assert all("ms from what the other edges say, at a sigma of 10.0 ms" in e.reason for e in graph.edges[3:])
+    assert found["b"].offset_s == pytest.approx(OFFSETS["b"], abs=1e-6)
+    assert found["b"].verdict == "doubtful"
+    assert "epipolar and audio differ by 300.0 ms for a and b" in found["b"].why
+
+
+def test_epochs_of_sound_know_of_drift_what_they_do_not_know_of_the_offset():
+    clocks = true_clocks({"a": 0.0, "b": 5.0}, {"b": 80.0})
+    times = np.linspace(20, 620, 8)
+    edges = [measure(clocks, "a", "b", at_s=t, sigma_s=0.01, method="audio") for t in times]
+    _, found = solve(edges, "ab", dict.fromkeys("ab", 320.0), reference="a")
+    # Three quarters of the variance are common to all epochs, the rest is each one's own.
+    assert found["b"].sigma_at_epoch_s == pytest.approx(0.01 * np.sqrt(0.75 + 0.25 / 8), rel=0.01)
+    own = 0.01 * np.sqrt(0.25) / np.sqrt(np.square(times - times.mean()).sum())
+    assert np.sqrt(found["b"].cov[1, 1]) == pytest.approx(1 / np.hypot(1 / own, 1e4), rel=0.02)
+    # A single edge is what it is.
+    _, one = solve(edges[:1], "ab", dict.fromkeys("ab", 20.0), reference="a")
+    assert one["b"].sigma_at_epoch_s == pytest.approx(0.01, rel=0.01)
+
+
+def test_sound_settles_which_step_of_a_walk_is_meant():
+    clocks = true_clocks({n: OFFSETS[n] for n in "ab"})
+    seen = measure(clocks, "a", "b")
+    step = replace(seen, modes=(replace(seen.modes[0], weight=0.85), Mode(seen.offset_s + 1.1, 0.003, 0.15)))
+    assert solve([step], "ab", reference="a")[1]["b"].verdict == "doubtful"
+    heard = measure(clocks, "a", "b", sigma_s=0.01, method="audio")
+    assert solve([step, heard], "ab", reference="a")[1]["b"].verdict == "good"
+
+
+def test_agreeing_sound_does_not_hide_that_movement_disagrees():
+    edges = [pair("epipolar", 0.004, -2.0 + d, t) for d, t in ((0.012, 29.99), (-0.012, 30.01))]
+    alone, _ = sigma_of_b(*edges)
+    beside, _ = sigma_of_b(*edges, *(pair("audio", 0.02, at_s=29.9 + 0.1 * k) for k in range(3)))
+    assert beside > 0.9 * alone
+
+
+def test_vague_sound_is_doubtful():
+    _, found = solve([pair("audio", 0.03)], "ab", reference="a")
+    assert found["b"].verdict == "doubtful"
+    assert found["b"].why == "uncertain by 30.0 ms: sound tells no more"
+
+
+def vague(clocks, **more):
+    return complete(clocks, sigma_s=2.8, method="timecode", **more)
+
+
+def test_dates_of_containers_disturb_nothing():
+    clocks = true_clocks(OFFSETS)
+    seen = [*noisy()[:9], measure(clocks, "c", "d", error_s=0.006)]
+    before_graph, before = solve(seen, reference="a")
+    graph, after = solve([*seen, *vague(clocks, error_s=1.5)], reference="a")
+    assert all(e.accepted for e in graph.edges)
+    assert graph.edges[: len(seen)] == before_graph.edges
+    for name in "abcd":
+        np.testing.assert_equal(after[name].__dict__, before[name].__dict__)
+    assert before.cycle_residual_max_s == after.cycle_residual_max_s > 0
+
+
+def test_a_wrong_date_is_named_and_harms_nobody():
+    clocks = true_clocks(OFFSETS)
+    late = [replace(e, offset_s=e.offset_s + 3600.0 * (e.b == "d"), modes=()) for e in vague(clocks)]
+    graph, found = solve([*complete(clocks), *late], reference="a")
+    assert rejected(graph) == {"ad", "bd", "cd"}
+    assert [e.reason for e in graph.edges if not e.accepted] == ["contradicts the other pairs by 3600.00 s"] * 3
+    assert [c.verdict for c in found.clocks.values()] == ["good"] * 4
+    assert_are(found, clocks)
+
+
+def test_dates_connect_nobody():
+    clocks = true_clocks({**OFFSETS, "e": 1.0, "f": 2.0})
+    seen = [measure(clocks, *p) for p in ("ab", "cd", "de", "ce")]
+    graph = OffsetGraph(tuple("abcdef"), (*seen, *vague(clocks)), {"f": "nobody is seen in its view"})
+    solved, found = solve_clocks(graph, EPOCHS)
+    assert found.components == (("c", "d", "e"), ("a", "b"), ("f",))
+    assert found.reference in "cde"
+    assert found.unsynchronised["a"] == f"it shares a clock with b, but nothing connects them to {found.reference}"
+    assert found.unsynchronised["f"] == "nobody is seen in its view"
+    between = next(e for e in solved.edges if (e.a, e.b, e.method) == ("a", "c", "timecode"))
+    assert between.reason == "a sigma of 2.80 s is too much for a clock (need 0.1 s)"
+
+
+@pytest.mark.parametrize("method", ["hint", "timecode"])
+def test_a_wrong_claim_between_cameras_that_a_chain_connects_harms_nobody(method):
+    clocks = true_clocks({n: OFFSETS[n] for n in "abc"})
+    chain = [measure(clocks, "a", "b"), measure(clocks, "b", "c")]
+    chain = [replace(e, modes=(replace(e.modes[0], weight=0.85),)) for e in chain]
+    right = measure(clocks, "a", "b", sigma_s=0.04, method=method)
+    wrong = measure(clocks, "a", "c", sigma_s=0.04, error_s=1.5, method=method)
+    graph, found = solve([*chain, right, wrong], "abc", reference="a")
+    assert rejected(graph) == {"ac"}
+    assert graph.edges[3].reason == "contradicts the other pairs by 1.50 s"
+    assert_are(found, clocks)
+
+
+def test_the_user_is_believed_before_a_container():
+    clocks = true_clocks({n: OFFSETS[n] for n in "ab"})
+    hint = measure(clocks, "a", "b", sigma_s=0.05, method="hint")
+    timecode = measure(clocks, "a", "b", sigma_s=0.035, error_s=5.0, method="timecode")
+    graph, found = solve([timecode, hint], "ab", reference="a")
+    assert [e.accepted for e in graph.edges] == [False, True]
+    assert found["b"].why == "known by offset_hint_s alone: no pair with it could be estimated"
+    _, both = solve([replace(timecode, offset_s=hint.offset_s, modes=()), hint], "ab", reference="a")
+    assert both["b"].why == "known by offset_hint_s and timecode alone: no pair with it could be estimated"

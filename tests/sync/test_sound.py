@@ -165,10 +165,12 @@ def test_drift_shows_along_the_recording(rng):
 
 def test_recordings_longer_than_a_piece_are_searched_piece_by_piece(rng, monkeypatch):
     monkeypatch.setattr("mvpose.sync.sound._PIECE_S", 12.0)
+    monkeypatch.setattr("mvpose.sync.sound._DRIFT", 0.02)  # as much as in an hour: pieces may lie off by 0.4 s
     air = in_air(bursts(rng, 45))
     graph = sound_offsets({"a": hear(air, rng, 0.0, 40), "b": hear(air, rng, 4.5, 40, ppm=200)})
     assert [e.offset_s for e in graph.edges] == pytest.approx([-4.5] * len(graph.edges), abs=0.01)
     assert graph.edges
+    assert all(e.accepted and e.modes[0].weight > 0.99 for e in graph.edges)
 
 
 def test_sound_in_a_part_of_the_recording_is_enough(rng):
@@ -284,15 +286,15 @@ def test_sigma_of_the_path_is_that_of_sources_in_a_ball():
 
 
 def test_microphones_side_by_side_hear_alike_wherever_the_sound_is():
-    side_by_side = sound_path(at("a", 4.0, 0.1), at("b", 4.0, -0.1), np.zeros(3), 4.0)
+    side_by_side = sound_path(at("a", 4.0, 0.1), at("b", 4.0, -0.1), np.zeros(3), 40.0)
     opposite = sound_path(at("a", 4.0, 0.0), at("b", -4.0, 0.0), np.zeros(3), 4.0)
-    assert side_by_side.sigma_s < 0.2 / SOUND_M_PER_S
+    assert side_by_side.sigma_s == pytest.approx(0.2 / np.sqrt(3) / SOUND_M_PER_S)
     assert opposite.sigma_s == pytest.approx(2 * 4 / np.sqrt(5) / SOUND_M_PER_S)
 
 
 def test_cameras_that_look_past_each_other_are_corrected_for_their_middle(talk, rng):
     ahead = {"a": at("a", 2.0, 0.0, (2.0, 9.0, 0.0)), "b": at("b", -2.0, 0.0, (-2.0, 9.0, 0.0))}
-    away = {"a": at("a", 2.0, 0.0, (9.0, 1.0, 0.0)), "b": at("b", -2.0, 0.0, (-9.0, 1.0, 0.0))}
+    away = {"a": at("a", 2.0, 0.0, (9.0, 1.0, 0.0)), "b": at("b", -2.0, 0.0, (-9.0, 4.0, 0.0))}
     heard = {"a": hear(talk, rng, 1.0, 25), "b": hear(talk, rng, 3.0, 25)}
     for cameras in (ahead, away):
         found = only_edge(heard, cameras)
@@ -319,7 +321,8 @@ def test_errors_are_as_large_as_sigma_says(talk, calibrated):
             z.append((e.offset_s - (start_s[0] - start_s[1])) / e.sigma_s)
     rms = float(np.sqrt(np.mean(np.square(z))))
     assert len(z) >= 45
-    print("RMS", rms, len(z), np.abs(z).max())
+    assert 0.7 < rms < 1.2  # measured 0.94 with the cameras' places known, 0.99 without
+    assert np.abs(z).max() < 3.5  # measured 2.5
 
 
 # Together with the rest.
