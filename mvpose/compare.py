@@ -32,6 +32,7 @@ from mvpose.pipeline import (
 )
 from mvpose.poses import Poses3D
 from mvpose.recon.metrics import clock_errors, evaluate, mpjpe
+from mvpose.sync.mend import mended
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.viz.report import RAW, SYNCED, TRUTH, Comparison, Shot, Variant, render_report
 from mvpose.workspace import Workspace, array_digest, digest_of
@@ -254,8 +255,9 @@ def choose_shots(
     shots: list[Shot] = []
     for moment in moments:
         for camera in rig:
-            times = keypoints[camera.name].time_s
-            t_camera = float(synced.clocks[camera.name].to_camera(moment))
+            clock = synced.clocks[camera.name]
+            times = mended(keypoints[camera.name], clock).time_s
+            t_camera = float(clock.to_camera(moment))
             index = int(np.argmin(np.abs(times - t_camera)))
             if not times[0] <= t_camera <= times[-1] or len(shots) == _MOST_SHOTS:
                 continue

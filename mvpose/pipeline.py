@@ -107,7 +107,7 @@ class Recording:
         told = {c.name: c.rolling_shutter_s for c in self.session.cameras}
         known = {} if self.rig is None else {camera.name: camera.rolling_shutter_s for camera in self.rig}
         seconds = {name: known.get(name) if own is None else own for name, own in told.items()}
-        return {name: (value, self.session[name].readout) for name, value in seconds.items() if value}
+        return {name: (value, self.session[name].readout) for name, value in seconds.items() if value is not None}
 
 
 def open_recording(path: Path, settings: Settings) -> Recording:
@@ -311,7 +311,13 @@ def synchronise(
         cameras = None if rig is None else {camera.name: camera for camera in rig}
         tell = _telling("synchronise", progress)
         graph, clocks = synchronise_cameras(
-            keypoints, cameras, hints=hints, cues=_cues(recording, progress), reference=reference, progress=tell
+            keypoints,
+            cameras,
+            hints=hints,
+            cues=_cues(recording, progress),
+            reference=reference,
+            told=recording.readouts,
+            progress=tell,
         )
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)

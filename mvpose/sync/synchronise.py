@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ def synchronise_cameras(
     hints: Mapping[str, Hint] | None = None,
     cues: Sequence[PairwiseOffset] = (),
     reference: str | None = None,
+    told: Collection[str] = (),
     refine: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[OffsetGraph, Clocks]:
@@ -41,6 +42,7 @@ def synchronise_cameras(
         hints: What the user knows of some cameras' clocks.
         cues: Further estimates, by sound or timecode.
         reference: The camera whose time is the session's; by default the best-connected one.
+        told: Cameras whose read-out time is known, and undone in their keypoints: none is looked for.
         refine: Whether geometry sharpens what the estimators say: of all calibrated cameras together, or, without a
             calibration, as people trace it out for each pair.
         progress: Called with (pairs done, pairs in all).
@@ -57,7 +59,7 @@ def synchronise_cameras(
     if cameras is None or not refine:
         return graph, solved
     others = [e for e in graph.edges if e.accepted and e.method not in FROM_KEYPOINTS]
-    return graph, _judged(_refined(keypoints, cameras, solved, others), solved, graph)
+    return graph, _judged(_refined(keypoints, cameras, solved, others, told), solved, graph)
 
 
 def _refined(
@@ -65,6 +67,7 @@ def _refined(
     cameras: Mapping[str, Camera],
     solved: Clocks,
     cues: Sequence[PairwiseOffset],
+    told: Collection[str],
 ) -> Clocks:
     """Refine clocks together; where frames were lost or rows read late and nobody told, find that and refine again."""
 
@@ -81,9 +84,9 @@ def _refined(
             break
         clocks, tracks = refit(_with_jump(clocks, jump, lost / keypoints[jump.camera].frame_rate))
     readouts = find_readouts(tracks, cameras, clocks)
-    if readouts:
-        told = {name: replace(clocks[name], readout_s=readout_s) for name, (readout_s, _) in readouts.items()}
-        clocks, _ = refit(replace(clocks, clocks={**clocks.clocks, **told}))
+    late = {name: replace(clocks[name], readout_s=s) for name, (s, _) in readouts.items() if name not in told}
+    if late:
+        clocks, _ = refit(replace(clocks, clocks={**clocks.clocks, **late}))
     return clocks
 
 
