@@ -322,7 +322,7 @@ def synchronise(
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
-    for (teller, a, b), reason in _unheeded(graph).items():
+    for (teller, a, b), reason in _unheeded(graph, clocks).items():
         log.warning("what %s says of %s and %s is not used: it %s", teller, a, b, reason)
     for name, why in clocks.unsynchronised.items():
         log.warning(
@@ -351,29 +351,34 @@ def synchronise(
     return graph, clocks
 
 
+_SAME_PACE_S = 0.005
+
 _TELLERS = {"hint": "offset_hint_s", "audio": "the sound", "timecode": "the containers' time"}
 
 
-def _unheeded(graph: OffsetGraph) -> dict[tuple[str, str, str], str]:
+def _unheeded(graph: OffsetGraph, clocks: Clocks) -> dict[tuple[str, str, str], str]:
     """Return why what was told or heard of two cameras is not used, where nothing of it is."""
     used = {(e.method, e.a, e.b) for e in graph.edges if e.accepted}
     return {
         (_TELLERS[e.method], e.a, e.b): e.reason
         for e in graph.edges
         if e.method in _TELLERS and (e.method, e.a, e.b) not in used
+        # Dates are checked against clocks, where there are any; that they give none is no news.
+        if e.method != "timecode" or {e.a, e.b} <= set(clocks.clocks)
     }
 
 
 def _cues(recording: Recording, progress: Progress) -> list[PairwiseOffset]:
     """Return what sound and containers say of the cameras' offsets."""
-    own_s = {
-        source.name: float(camera_times(source, video)[0] - video.time_s[0])
-        for source in recording.session.cameras
-        if (video := recording.videos.get(source.name)) is not None
-    }
+    own_s = {}
+    for source in recording.session.cameras:
+        if (video := recording.videos.get(source.name)) is not None:
+            shift_s = camera_times(source, video) - video.time_s
+            if np.ptp(shift_s) < _SAME_PACE_S:  # else a table of frame times says when pictures were taken, not sounds
+                own_s[source.name] = float(shift_s[0])
     heard = {name: recording.videos[name].audio() for name in own_s if recording.videos[name].has_audio}
     sounds = {name: replace(s, start_s=s.start_s + own_s[name]) for name, s in heard.items() if s is not None}
-    known = None if recording.rig is None else {name: recording.rig[name] for name in sounds}
+    known = None if recording.rig is None else {camera.name: camera for camera in recording.rig}
     by_sound = sound_offsets(sounds, known, progress=_telling("listen", progress)) if len(sounds) > 1 else None
     starts = {name: replace(recording.videos[name].container_time(), start_s=at_s) for name, at_s in own_s.items()}
     return [*(by_sound.edges if by_sound else ()), *timecode_edges(starts)]

@@ -306,17 +306,17 @@ def test_sync_without_calibration_is_good_to_hundredths(mvpose, session):
     clocks, truth = (read_clocks(p) for p in (session / "mvpose" / "clocks.json", session / "truth_clocks.json"))
     for name in ("cam02", "cam03"):
         assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
-    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} == {"learned"}
+    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} <= {"learned", "epipolar"}
 
 
-def test_with_a_calibration_both_methods_stand_in_the_offsets(mvpose, session):
+def test_with_a_calibration_geometry_tells_the_offsets(mvpose, session):
     assert mvpose("sync", session, "--calib", session / "calib.json", "--reference", "cam01").code == 0
     edges = read_offsets(session / "mvpose" / "offsets.json").edges
     methods = {}
     for e in edges:
         methods.setdefault((e.a, e.b), set()).add(e.method)
     pairs = [("cam01", "cam02"), ("cam01", "cam03"), ("cam02", "cam03")]
-    assert methods == {pair: {"epipolar", "learned"} for pair in pairs}
+    assert methods == {pair: {"epipolar"} for pair in pairs}
 
 
 def test_out_keeps_the_session_as_it_is(mvpose, session, tmp_path):
@@ -592,11 +592,12 @@ def test_a_still_person_tells_no_time(mvpose, refused, tmp_path, noise):
     write_session(world, rng, tmp_path / "still", noise)
     argv = [tmp_path / "still", "--calib", tmp_path / "still" / "calib.json"]
     assert "fewer than two cameras" in refused("reconstruct", *argv)
-    assert len(read(tmp_path / "still" / "mvpose" / "run.json")["warnings"]) == 2  # though the command failed
+    warnings = read(tmp_path / "still" / "mvpose" / "run.json")["warnings"]  # though the command failed
+    assert len([w for w in warnings if "is not synchronised" in w]) == 2
     assert "fewer than two cameras" in refused("compare", *argv)
     ended = mvpose("sync", *argv)  # whose job is to say just that
     assert ended.code == 0
-    assert len(ended.warnings) == 2
+    assert len([w for w in ended.warnings if "is not synchronised" in w]) == 2
     clocks = read_clocks(tmp_path / "still" / "mvpose" / "clocks.json")
     assert len(clocks.clocks) == 1
     assert len(clocks.unsynchronised) == 2

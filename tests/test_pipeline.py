@@ -244,7 +244,7 @@ def test_the_calibration_s_read_out_time_can_be_denied(session):
     calib["cameras"][0]["rolling_shutter_s"] = 0.03
     (session / "calib.json").write_text(json.dumps(calib))
     (session / "session.toml").write_text("[cameras.cam01]\nrolling_shutter_s = 0\n")
-    assert open_recording(session, Settings(calib=session / "calib.json")).readouts == {}
+    assert open_recording(session, Settings(calib=session / "calib.json")).readouts == {"cam01": (0.0, "down")}
 
 
 def test_repeated_frames_are_named_and_show_nobody(session, caplog):

@@ -196,7 +196,7 @@ def epipolar_pair(
     )
     fit, _, matches = candidates[order[0]]
     edges = (_edge(a, b, epoch, modes, fit, "epipolar") for epoch in _epochs(fit, matches, E))
-    return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+    return PairEstimate(tuple(unless_ambiguous(e) for e in edges))
 
 
 def _refined(peak: Peak, matches: Sequence[Match], E: np.ndarray) -> PairFit | None:
@@ -204,7 +204,8 @@ def _refined(peak: Peak, matches: Sequence[Match], E: np.ndarray) -> PairFit | N
     return fit_offset(matches, E, (float(np.mean(matches[0].time_s)), start, 0.0))
 
 
-def _unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
+def unless_ambiguous(e: PairwiseOffset) -> PairwiseOffset:
+    """Return an estimate, rejected if another offset is nearly as likely."""
     if e.modes[0].weight >= CLEAR_WEIGHT:
         return e
     rival = f"an offset of {e.modes[1].offset_s:.2f} s" if len(e.modes) > 1 else "another offset"
@@ -228,12 +229,12 @@ def _edge(
         offset_s=epoch.offset_s,
         sigma_s=epoch.sigma_s,
         method=method,
-        modes=_moved(modes, epoch.offset_s, epoch.sigma_s, epoch.offset_s - whole.offset_s),
+        modes=moved_modes(modes, epoch.offset_s, epoch.sigma_s, epoch.offset_s - whole.offset_s),
         support=Support(windows=windows, joints=epoch.joints, seconds=round(epoch.seconds, 3)),
     )
 
 
-def _moved(modes: Sequence[Mode], offset_s: float, sigma_s: float, shift_s: float) -> tuple[Mode, ...]:
+def moved_modes(modes: Sequence[Mode], offset_s: float, sigma_s: float, shift_s: float) -> tuple[Mode, ...]:
     """Return a recording's modes at an epoch: the best one as fitted there, its rivals as far from it as ever."""
     rivals = (Mode(m.offset_s + shift_s, m.sigma_s, m.weight) for m in modes[1:])
     return (Mode(offset_s, sigma_s, modes[0].weight), *rivals)
@@ -288,7 +289,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
     whole = fits[order[0]]
     epochs = _learned_epochs(view_a, view_b, whole)
     edges = (_edge(a, b, epoch, modes, whole, "learned", epoch.windows) for epoch in epochs)
-    return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+    return PairEstimate(tuple(unless_ambiguous(e) for e in edges))
 
 
 def _beyond_chance(fit: LearnedFit, curve: LagCurve, prior: Hint | None) -> float:
@@ -336,7 +337,7 @@ def correlated_pair(
     found = PairwiseOffset(
         a, b, (start + end) / 2, best.offset_s, best.sigma_s, "correlation", modes=modes, support=support
     )
-    return PairEstimate((_unless_ambiguous(found),))
+    return PairEstimate((unless_ambiguous(found),))
 
 
 def _parabola(curve: LagCurve, offset_s: float) -> tuple[float, float]:

@@ -512,7 +512,8 @@ def doubts(clock: Clock, own: Sequence[PairwiseOffset], cameras: int, options: S
     # What one method finds ambiguous is so, however sure another one is of the same movement.
     measured = [e for e in own if e.method not in _CLAIMS]
     votes = {pair: [e.accepted for e in measured if (e.a, e.b) == pair] for pair in {(e.a, e.b) for e in measured}}
-    disputed = {pair for pair, kept in votes.items() if 2 * sum(kept) <= len(kept)}
+    heard = {(e.a, e.b) for e in measured if e.accepted and e.method == "audio"}  # which repeats itself less
+    disputed = {pair for pair, kept in votes.items() if 2 * sum(kept) <= len(kept)} - heard
     if disputed and len(disputed) >= len(accepted - disputed):
         reason = next(e.reason for e in measured if not e.accepted)
         return f"{len(disputed)} of its {len(votes)} pairs do not agree with the rest; for one, {reason}"

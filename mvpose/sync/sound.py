@@ -21,7 +21,7 @@ from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from mvpose.calib.camera import Camera
 from mvpose.sync.coarse import Peak
-from mvpose.sync.estimate import PairEstimate, _moved, _unless_ambiguous
+from mvpose.sync.estimate import PairEstimate, moved_modes, unless_ambiguous
 from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support
 from mvpose.video import Sound
 
@@ -176,13 +176,13 @@ def _heard_pair(
                 offset_s=offset_s,
                 sigma_s=sigma_s,
                 method="audio",
-                modes=_moved(modes, offset_s, sigma_s, offset_s - modes[0].offset_s),
+                modes=moved_modes(modes, offset_s, sigma_s, offset_s - modes[0].offset_s),
                 support=Support(seconds=round(end_s - start_s, 3)),
             )
         )
     if not edges:
         return PairEstimate((), "it and {other} are loud together, but their waveforms do not fit")
-    return PairEstimate(tuple(_unless_ambiguous(e) for e in edges))
+    return PairEstimate(tuple(unless_ambiguous(e) for e in edges))
 
 
 def _loudness(sound: Sound) -> _Loudness:

@@ -86,9 +86,9 @@ def test_agreement_beyond_twice_what_a_rival_saw_is_evidence():
 
 def test_noise_does_not_decide_between_repetitions_but_agreement_does():
     alike = Peak(0.0, 60.0, 20.0).log_odds_over(Peak(1.1, 58.0, 20.0))
-    assert alike == pytest.approx(2.0 * 0.1)  # of 2 nats, as 0.1 nats a moment are nothing
+    assert alike == 0.0  # 3.0 and 2.9 nats a moment
     apart = Peak(0.0, 60.0, 20.0).log_odds_over(Peak(1.1, 20.0, 20.0))
-    assert apart == pytest.approx(40.0)
+    assert apart == pytest.approx(20 * (3 - 1 - 0.25 * 3))
     assert Peak(1.1, 20.0, 20.0).log_odds_over(Peak(0.0, 60.0, 20.0)) == -apart
 
 

@@ -278,7 +278,8 @@ def test_walking_in_place_is_ambiguous_by_a_step(make, noise):
             assert "nearly as likely as" in e.reason
             steps = (np.array([m.offset_s for m in e.modes]) - recording.true_offset_s(e.a, e.b)) / period
             heavy = np.array([m.weight for m in e.modes]) > 0.05
-            np.testing.assert_allclose(steps[heavy], np.round(steps[heavy]), atol=0.03)
+            # Half a cycle later left and right have changed places, which a noisy detector does as well.
+            np.testing.assert_allclose(2 * steps[heavy], np.round(2 * steps[heavy]), atol=0.06)
             assert 0.99 < sum(m.weight for m in e.modes) <= 1 + 1e-9
             assert [m.weight for m in e.modes] == sorted((m.weight for m in e.modes), reverse=True)
         assert len(clocks.clocks) == 1
@@ -516,10 +517,11 @@ def test_hints_say_something_of_pairs_alone(exact):
 PAIRS = (A + B, A + C, B + C)
 
 
-def test_with_a_calibration_both_methods_stand_in_the_graph(exact, noisy):
+def test_both_methods_may_stand_in_the_graph(exact, noisy):
     # Measured: the exact ones 0.45 ms, for the network knows noise alone and is off by its sigma; the noisy ones 9 ms.
     for recording, bound, sure in ((exact, 2e-3, 3), (noisy, 0.03, 2)):
-        graph, clocks = recording.solve()
+        graph = estimate_offsets(recording.keypoints, recording.cameras, methods=("epipolar", "learned"))
+        graph, clocks = solve_clocks(graph, recording.epochs_s)
         found = [(e.a + e.b, e.method) for e in graph.edges]
         assert [pair for pair, method in found if method == "epipolar"] == list(PAIRS)
         assert len([pair for pair, method in found if method == "learned"]) >= sure

@@ -455,7 +455,7 @@ def test_a_camera_most_of_whose_pairs_are_rejected_is_doubtful():
     clocks = true_clocks(OFFSETS)
     edges = [e.rejected("ambiguous") if e.a + e.b in ("bd", "cd") else e for e in complete(clocks)]
     _, found = solve(edges, reference="a")
-    assert found["d"].why == "2 of its 3 pairs contradict the rest"
+    assert found["d"].why == "2 of its 3 pairs do not agree with the rest; for one, ambiguous"
     assert found["b"].verdict == "good"
 
 
