@@ -26,7 +26,6 @@ _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each h
 _MOST_EPOCHS = 8
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 _SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
-_FOUND_NATS = 3.0  # beyond chance that two views must be found to be of one movement by
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 
 
@@ -277,7 +276,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
             fits.append(fit)
     # Windows cut at the offset overlap fully, those of the search did not: it is the fit that must beat chance.
     surplus = {id(fit): _beyond_chance(fit, curve, prior) for fit in fits}
-    fits = [fit for fit in fits if surplus[id(fit)] > _FOUND_NATS]
+    fits = [fit for fit in fits if surplus[id(fit)] > 0]
     if not fits:
         return PairEstimate((), "no motion of its view is found again")
     fits.sort(key=lambda fit: -(fit.nats + float(_log_prior(fit.offset_s, prior))))  # weights are against the first

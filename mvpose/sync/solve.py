@@ -25,7 +25,7 @@ _BY_TRUST: tuple[frozenset[Method], ...] = (
     frozenset({"hint"}),
     frozenset({"timecode"}),
 )
-_BY_CHANCE = 3e-4  # a chance find is no likelier than this for a clock that one uncalibrated pair alone tells
+_BY_CHANCE = 3e-4  # a chance find is no likelier than this where uncalibrated pairs alone tell a clock
 _HEARD_ALIKE = 0.75  # of the variance of a pair's sound edges: the path of sound, and how a camera files sound; chosen
 
 
@@ -517,11 +517,12 @@ def doubts(clock: Clock, own: Sequence[PairwiseOffset], cameras: int, options: S
     if disputed and len(disputed) >= len(accepted - disputed):
         reason = next(e.reason for e in measured if not e.accepted)
         return f"{len(disputed)} of its {len(votes)} pairs do not agree with the rest; for one, {reason}"
-    if all(windows) and len(accepted) == 1:
-        chance = 1 - max(e.modes[0].weight for e in own if e.accepted)
+    if all(windows) and accepted:
+        sure = {(e.a, e.b): e.modes[0].weight for e in own if e.accepted}
+        chance = float(np.prod([1 - weight for weight in sure.values()]))
         if chance > _BY_CHANCE:
-            return f"one pair alone says so, as unrelated movements would with a probability of {chance:.1g}"
-        if cameras > 2:
+            return f"unrelated movements would agree as well with a probability of {chance:.1g}"
+        if len(accepted) == 1 and cameras > 2:
             return "one pair alone says so, and no other camera's movements are found again in its view"
     # Movement repeats itself where sound does not.
     telling = [e for e in own if e.accepted and e.method == "audio"] or [e for e in own if e.accepted]

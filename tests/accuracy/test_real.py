@@ -21,21 +21,20 @@ def cut(recording, label, folder):
 
 
 def test_one_person_cut_apart_by_half_frames(tmp_path):
-    # python -m mvpose.bench.cut: 34 ms in cam03, which is off by 39 ms in the uncut videos, at most 7 ms elsewhere;
-    # reprojection raw 37, synced 10.3, by the known cut 10.7 px.
+    # python -m mvpose.bench.cut: 3, 8 and 9 ms; reprojection raw 37, synced 10.2, by the known cut 10.7 px.
     found = cut("Demo_SinglePerson", "half frames of 30 fps", tmp_path)
     clocks, truth, metrics = found.clocks, found.truth, found.metrics
     assert set(clocks.clocks) == set(truth.clocks)
     for name in ("cam02", "cam04"):
         assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.025)
-    assert clocks["cam03"].offset_s == pytest.approx(truth["cam03"].offset_s, abs=0.06)
+    assert clocks["cam03"].offset_s == pytest.approx(truth["cam03"].offset_s, abs=0.025)
     raw, synced, known = (metrics[v]["reprojection_px_mean"] for v in ("raw", "synced", "truth"))
     assert 4 < synced < 1.15 * known
     assert raw > 2 * synced
-    # Without a calibration cam02 is refused, whose offset is ambiguous; cam03 and cam04 are 10 and 12 ms from the cut.
+    # Without a calibration this is too little: what is not refused must be right, or doubted.
     assert "nearly as likely" in found.learned.unsynchronised["cam02"]
-    for name in ("cam03", "cam04"):
-        assert found.learned[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
+    for name, clock in found.learned.clocks.items():
+        assert clock.verdict == "doubtful" or clock.offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
 
 
 def test_two_people_both_come_out(tmp_path):
