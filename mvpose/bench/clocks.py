@@ -104,7 +104,7 @@ ESTIMATORS = (
     Estimator("learned, geometry traced (default)", False),
     Estimator("epipolar, calibrated", True, {"methods": ("epipolar",), "refine": False}),
     Estimator("learned rays, calibrated", True, {"methods": ("learned",), "refine": False}),
-    Estimator("both, all refined together (default)", True),
+    Estimator("epipolar, all refined together (default)", True),
 )
 
 MOVING_MPS = 0.4
@@ -256,13 +256,19 @@ def record(
 
 
 def long_motion(rng: np.random.Generator, motions: Mapping[str, Motion], duration_s: float) -> Motion:
-    """Chain clips, in random order, until they last long enough."""
+    """Chain clips, in random order, until they last long enough.
+
+    Those of every other round are played backwards: a performance that is shown twice has two right offsets.
+    """
     names = [name for name, motion in motions.items() if motion.duration_s > 2.0]
     if not names:
         raise ValueError("no motion lasts 2 s or longer")
     chosen: list[Motion] = []
+    backwards = False
     while sum(m.duration_s - 0.6 for m in chosen) < duration_s:
-        chosen += [motions[names[i]] for i in rng.permutation(len(names))]
+        clips = [motions[names[i]] for i in rng.permutation(len(names))]
+        chosen += [replace(m, xyz_m=m.xyz_m[::-1]) for m in clips] if backwards else clips
+        backwards = not backwards
         total = np.cumsum([m.duration_s - 0.6 for m in chosen])
         chosen = chosen[: int(np.searchsorted(total, duration_s)) + 1]
     return chain(chosen, rng)
