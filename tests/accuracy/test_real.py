@@ -32,7 +32,6 @@ def test_one_person_cut_apart_by_half_frames(tmp_path):
     assert 4 < synced < 1.15 * known
     assert raw > 2 * synced
     # Without a calibration this is too little: what is not refused must be right, or doubted.
-    assert "nearly as likely" in found.learned.unsynchronised["cam02"]
     for name, clock in found.learned.clocks.items():
         assert clock.verdict == "doubtful" or clock.offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
 
