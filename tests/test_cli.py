@@ -809,7 +809,7 @@ def config(tmp_path):
 
 def test_train_writes_weights_and_prints_figures_and_file(mvpose, refused, config, motion, tmp_path, monkeypatch):
     from mvpose.sync.train.rows import ROWS
-    from mvpose.sync.weights import load_weights
+    from mvpose.training.weights import load_weights
 
     monkeypatch.chdir(tmp_path)
     argv = ["train", "small.py", "--data", motion, "--seed", 5, "--option", "half=True"]

@@ -3,7 +3,7 @@
 All that it has to find is when each of the two clips was taken. No estimator that has to learn the motion from the
 same clips can do better, so the distance to this one is what a model is judged by.
 
-The likelihood is that of the noise which ``mvpose.sync.train.noise`` draws. An error there is a Gaussian, correlated in
+The likelihood is that of the noise which ``mvpose.training.noise`` draws. An error there is a Gaussian, correlated in
 time, whose length is mapped to a heavy-tailed one; the mapping is inverted here, so that Gaussian likelihoods apply,
 times the mapping's Jacobian. What comes and goes within a clip (left–right swaps) or hides a part of the body is one of
 three states of a joint for the whole clip: as usual, hidden (longer errors, lower scores), or lost (anywhere round the
@@ -24,9 +24,9 @@ from mvpose.skeleton import CLIP_SKELETON
 from mvpose.sync.clips import Decision
 from mvpose.sync.insynformer import TENTHS
 from mvpose.sync.train.metrics import join_decisions
-from mvpose.sync.train.noise import error_covariance
 from mvpose.sync.train.scenes import LabelledPairs, Recipe
 from mvpose.synthetic.noise import joint_errors, length_mapping
+from mvpose.training.noise import error_covariance
 
 _STEP_S = 0.005  # of the grid of start times, at most; the log-likelihood is interpolated in between
 _FINER, _EVEN = 5, 2  # parts of a step; a frame has an even number of steps, so that a tenth has whole parts

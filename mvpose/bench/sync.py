@@ -27,14 +27,14 @@ from mvpose.sync.baselines.correlation import correlate
 from mvpose.sync.clips import Decision
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.train.config import Training
-from mvpose.sync.train.dataset import MotionFolder
 from mvpose.sync.train.metrics import Score, join_decisions, score_decisions
-from mvpose.sync.train.motions import MotionBank, motion_bank
 from mvpose.sync.train.rows import ROWS, Row, comparison
 from mvpose.sync.train.scenes import IFID, LabelledPairs, Recipe, draw_pairs
-from mvpose.sync.weights import load_weights
 from mvpose.synthetic.bvh import read_bvh_folder
 from mvpose.synthetic.motion import read_motion_pack
+from mvpose.training.folder import MotionFolder
+from mvpose.training.motions import MotionBank, motion_bank
+from mvpose.training.weights import load_weights
 
 INTEGER = replace(IFID, fps=30.0, fractions=False)
 """NTU-SYN and CMU-SYN as the paper narrows them: 30 fps, 5 frames, offsets of −5 … 5 whole frames."""

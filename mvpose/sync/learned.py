@@ -23,7 +23,6 @@ from mvpose.sync.clips import ClipPairs
 from mvpose.sync.coarse import LagCurve
 from mvpose.sync.lagformer import LagFormer, LagPosterior
 from mvpose.sync.pretrained import WEIGHTS
-from mvpose.sync.weights import load_weights
 from mvpose.sync.windows import (
     WINDOW_S,
     Track,
@@ -33,6 +32,7 @@ from mvpose.sync.windows import (
     every_window,
     frames_per_window,
 )
+from mvpose.training.weights import load_weights
 
 _SEARCHED, _REFINED = 24, 40  # windows of one camera at most, in the search and in each epoch of the refinement
 MOMENTS = 2.0

@@ -6,11 +6,11 @@ import torch
 
 from mvpose.bench.oracle import find_offsets, interpolate_finer, start_grid, start_log_likelihood
 from mvpose.sync.train.metrics import score_decisions
-from mvpose.sync.train.motions import motion_bank
-from mvpose.sync.train.noise import Occlusion
 from mvpose.sync.train.scenes import IFID, draw_pairs
 from mvpose.synthetic.motion import generate_motion, still_motion
 from mvpose.synthetic.noise import DetectorNoise
+from mvpose.training.motions import motion_bank
+from mvpose.training.noise import Occlusion
 
 PLAIN = replace(IFID, detector=DetectorNoise(swaps=0, missing_joint=0, missing_person=0), occlusion=Occlusion(share=0))
 

@@ -30,11 +30,11 @@ from mvpose.errors import FormatError, WorkspaceError
 from mvpose.sync.clips import Decision
 from mvpose.sync.train.config import Training
 from mvpose.sync.train.metrics import score_decisions
-from mvpose.sync.train.motions import motion_bank
 from mvpose.sync.train.rows import ROWS
 from mvpose.sync.train.scenes import IFID
-from mvpose.sync.weights import save_weights
 from mvpose.synthetic.motion import generate_motion
+from mvpose.training.motions import motion_bank
+from mvpose.training.weights import save_weights
 
 
 @pytest.fixture(scope="module")

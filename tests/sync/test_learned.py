@@ -11,8 +11,8 @@ from mvpose.sync import learned
 from mvpose.sync.estimate import Hint, estimate_offsets, learned_pair
 from mvpose.sync.lagformer import LagFormer
 from mvpose.sync.learned import common_time, fit_learned, learned_search, learned_views, shipped_network
-from mvpose.sync.weights import save_weights
 from mvpose.synthetic.motion import generate_motion, still_motion, walking_in_place
+from mvpose.training.weights import save_weights
 
 A, B = "cam01", "cam02"
 

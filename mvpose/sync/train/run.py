@@ -23,11 +23,12 @@ from mvpose import __version__
 from mvpose.errors import FormatError, MissingDependencyError, MvposeError, WorkspaceError
 from mvpose.sync.clips import Decision
 from mvpose.sync.train.config import Training, read_training
-from mvpose.sync.train.dataset import Batch, Batches, MotionFolder, Split, seed_of
+from mvpose.sync.train.dataset import Batch, Batches
 from mvpose.sync.train.metrics import join_decisions, score_decisions
-from mvpose.sync.train.motions import MotionBank
 from mvpose.sync.train.rows import Row
-from mvpose.sync.weights import save_weights
+from mvpose.training.folder import MotionFolder, Split, seed_of
+from mvpose.training.motions import MotionBank
+from mvpose.training.weights import save_weights
 
 try:
     with warnings.catch_warnings():

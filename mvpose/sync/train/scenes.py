@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.sync.clips import ClipPairs
-from mvpose.sync.train.motions import RATE_HZ, MotionBank
-from mvpose.sync.train.noise import Occlusion, observe
 from mvpose.synthetic.noise import DetectorNoise
+from mvpose.training.motions import RATE_HZ, MotionBank
+from mvpose.training.noise import Occlusion, observe
 
 
 @dataclass(frozen=True)

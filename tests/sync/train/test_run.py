@@ -12,11 +12,12 @@ from torch import nn
 from mvpose.errors import FormatError, MvposeError, WorkspaceError
 from mvpose.sync.clips import Decision
 from mvpose.sync.train.config import Training, read_training
-from mvpose.sync.train.dataset import Batch, Batches, MotionFolder
+from mvpose.sync.train.dataset import Batch, Batches
 from mvpose.sync.train.rows import ROWS, Row
 from mvpose.sync.train.run import evaluate, run_config, train
 from mvpose.sync.train.scenes import IFID, Recipe
-from mvpose.sync.weights import load_weights
+from mvpose.training.folder import MotionFolder
+from mvpose.training.weights import load_weights
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "sync"
 SMALL = Training(

@@ -6,11 +6,11 @@ import torch
 
 from mvpose.calib.camera import Camera
 from mvpose.skeleton import CLIP_SKELETON
-from mvpose.sync.train.motions import motion_bank
-from mvpose.sync.train.noise import Occlusion
 from mvpose.sync.train.scenes import IFID, Recipe, draw_pairs, draw_scenes
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.noise import DetectorNoise
+from mvpose.training.motions import motion_bank
+from mvpose.training.noise import Occlusion
 
 EXACT = DetectorNoise(scale=0.0, swaps=0, missing_joint=0, missing_person=0, score_sigma=0.0)
 UNHIDDEN = Occlusion(share=0.0)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mvpose.skeleton import CLIP_SKELETON
-from mvpose.sync.train.noise import Occlusion, error_covariance, observe
 from mvpose.synthetic.noise import SLOW_S, SLOW_SHARES, WHITE_SHARE, DetectorNoise, apply_noise, joint_errors
+from mvpose.training.noise import Occlusion, error_covariance, observe
 
 J = len(CLIP_SKELETON)
 VIEWS, STEP_S, FRAMES = 4000, 0.1, 16

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mvpose.skeleton import CLIP_SKELETON
-from mvpose.sync.train.motions import RATE_HZ, motion_bank
 from mvpose.synthetic.motion import generate_motion
+from mvpose.training.motions import RATE_HZ, motion_bank
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mvpose.errors import FormatError
-from mvpose.sync.weights import WEIGHTS_FORMAT, load_weights, save_weights
+from mvpose.training.weights import WEIGHTS_FORMAT, load_weights, save_weights
 
 METADATA = {"row": "tiny", "val": {"ex_1": 0.5}, "recipes": [[1.0, {"fps": 10.0}]]}
 

@@ -1,0 +1,1 @@
+"""What trainings of both wings stand on: motion and detector noise in torch, configs, the runner, weights."""
