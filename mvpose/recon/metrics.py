@@ -84,7 +84,7 @@ def _reprojection_errors(poses: Poses3D, aligned: AlignedKeypoints, rig: CameraR
         seen = np.where((aligned.score[:, c] >= CLEAR_SCORE)[..., None], aligned.xy_px[:, c], np.nan)
         direct = np.linalg.norm(projected - seen, axis=-1)
         mirrored = np.linalg.norm(projected[:, :, poses.skeleton.mirrored] - seen, axis=-1)
-        flipped = _mean_known(mirrored) < _mean_known(direct)  # (T, P)
+        flipped = mean_known(mirrored) < mean_known(direct)  # (T, P)
         miss = np.where(flipped[..., None], mirrored, direct)
         errors.append(np.minimum(miss[np.isfinite(miss)], float(np.hypot(*camera.size_px))))
     return np.concatenate(errors)
@@ -141,9 +141,9 @@ def mpjpe(poses: Poses3D, truth: Poses3D) -> dict[str, float]:
     true = truth.xyz_m[:, :, truth.skeleton.indices(names)]
     fast = (_speed(true, truth.time_s) >= FAST_MPS)[within]
     true = true[within]
-    estimate = _at_times(poses, truth.time_s[within])[:, :, poses.skeleton.indices(names)]
+    estimate = at_times(poses, truth.time_s[within])[:, :, poses.skeleton.indices(names)]
     miss = np.linalg.norm(estimate[:, :, None] - true[:, None], axis=-1)  # (T, P estimated, P true, J)
-    per_person = _mean_known(miss)
+    per_person = mean_known(miss)
     cost = np.where(np.isfinite(per_person), np.minimum(per_person, MATCH_M), MATCH_M).sum(axis=0)
     rows, columns = linear_sum_assignment(cost)
     matched = cost[rows, columns] < MATCH_M * len(true)
@@ -159,11 +159,11 @@ def mpjpe(poses: Poses3D, truth: Poses3D) -> dict[str, float]:
         "mpjpe_fast_mm": 1000 * float(errors[quick].mean()) if quick.any() else float("nan"),
         "recall": float(known.sum() / max(np.isfinite(true).all(axis=-1).sum(), 1)),
         "n_matched": float(len(rows)),
-        "id_switches": float(_identity_switches(per_person)),
+        "id_switches": float(identity_switches(per_person)),
     }
 
 
-def _at_times(poses: Poses3D, at_s: np.ndarray) -> np.ndarray:
+def at_times(poses: Poses3D, at_s: np.ndarray) -> np.ndarray:
     """Interpolate positions linearly to times (t,) within the poses' own; NaN beside missing samples."""
     T = len(poses.time_s)
     after = np.clip(np.searchsorted(poses.time_s, at_s - 1e-9), min(1, T - 1), T - 1)
@@ -181,13 +181,14 @@ def _speed(xyz: np.ndarray, time_s: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.linalg.norm(np.gradient(xyz, time_s, axis=0), axis=-1))
 
 
-def _mean_known(values: np.ndarray) -> np.ndarray:
+def mean_known(values: np.ndarray) -> np.ndarray:
+    """Average what is finite over the last axis; NaN where nothing is."""
     known = np.isfinite(values)
     count = known.sum(axis=-1)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
-def _identity_switches(distance: np.ndarray) -> int:
+def identity_switches(distance: np.ndarray) -> int:
     """Count changes of the estimate that follows each true person; distance is (T, P estimated, P true), metres."""
     near = np.where(np.isfinite(distance) & (distance <= MATCH_M), distance, np.inf)
     last: dict[int, int] = {}
