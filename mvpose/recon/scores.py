@@ -23,7 +23,7 @@ AP_MM = (25, 50, 100, 150)
 ALPHA = 0.5
 """A limb is right when the mean error of its two ends is at most this part of its true length."""
 
-Heads = Literal["plain", "shelf", "campus"]
+Heads = Literal["own", "plain", "shelf", "campus"]
 """How a head is made out of joints that have none; see :func:`named_joints`."""
 
 SHELF14 = Skeleton(
@@ -159,7 +159,8 @@ def match_poses(
     Joints are matched by name. A joint that an estimated person lacks although others of its kind have it counts as
     ``MATCH_M`` off in ``error_m``, by which people are found and ranked, and not at all in ``known_m``. As in
     VoxelPose's evaluation, each estimate is compared with the true person nearest to it and each true person's limbs
-    with the estimate nearest to it; frames in which truly nobody is are left out.
+    with the estimate nearest to it; frames in which truly nobody is are left out. Joints and limbs that one of the two
+    sets of joints does not have at all are not asked for.
 
     Args:
         poses: The estimate; between its times it is interpolated linearly, beyond them nobody is estimated.
@@ -186,10 +187,10 @@ def match_poses(
     t, p = np.nonzero(np.isfinite(reach).any(axis=2))
     q = reach[t, p].argmin(axis=-1) if len(t) else t
     known = np.isfinite(miss[t, p, q])
+    ends = named_joints(truth.xyz_m[:, :actors], truth.skeleton, _ENDS, truth.up, heads)
+    ends[:, :, [not _supplies(poses, name, heads) for name in _ENDS]] = np.nan
     limbs, matched_limbs = _limb_counts(
-        named_joints(sampled, poses.skeleton, _ENDS, poses.up, heads),
-        named_joints(truth.xyz_m[:, :actors], truth.skeleton, _ENDS, truth.up, heads),
-        reach[:, :, :actors],
+        named_joints(sampled, poses.skeleton, _ENDS, poses.up, heads), ends, reach[:, :, :actors]
     )
     return Matches(
         error_m=reach[t, p, q],
@@ -253,26 +254,27 @@ def named_joints(
     The pelvis is the middle of the hips. The head's two ends ``neck`` and ``head_top`` depend on what the truth means
     by them; with s the middle of the shoulders, e that of the ears, n the nose, d = n − s, and d_up its part along up:
 
+    - ``own``: neither is made.
     - ``plain``: neck = s (Panoptic, OpenPose); no head_top.
     - ``campus``: neck = (s + e) / 2, head_top = 2 e − neck (VoxelPose's ``coco2campus3D``).
     - ``shelf``: neck = s + d / 2, head_top = s + 0.75 d + 0.75 d_up, and a quarter of the way from there to those of
       ``campus`` (VoxelPose's ``coco2shelf3D``, there for z up).
 
-    What cannot be had without ears is made of the nose alone. A set that has both ends itself keeps them; ``plain``
-    also keeps a neck alone.
+    What cannot be had without ears is made of the nose alone. A set that has both ends itself keeps them; a neck alone
+    is kept by ``own`` and ``plain`` only, since it means the shoulders' middle in most sets.
 
     Args:
         xyz_m: (T, P, J, 3) metres.
         skeleton: The J joints.
         names: The joints wanted.
         up: The world's up axis.
-        heads: Which of the three.
+        heads: Which of these.
 
     Returns:
         (T, P, len(names), 3); NaN where a joint is missing or the set does not tell it.
     """
     at = {name: xyz_m[:, :, index] for index, name in enumerate(skeleton.joint_names)}
-    if heads != "plain" and not {"neck", "head_top"} <= at.keys():
+    if heads not in ("own", "plain") and not {"neck", "head_top"} <= at.keys():
         at = {name: place for name, place in at.items() if name not in ("neck", "head_top")}
     nowhere = np.full((*xyz_m.shape[:2], 3), np.nan)
     made = {"pelvis": _middle(at, "hip", nowhere), **_head(at, UP_AXES[up], heads, nowhere)}
@@ -285,6 +287,8 @@ def _middle(at: Mapping[str, np.ndarray], pair: str, nowhere: np.ndarray) -> np.
 
 def _head(at: Mapping[str, np.ndarray], up: np.ndarray, heads: Heads, nowhere: np.ndarray) -> dict[str, np.ndarray]:
     shoulders = _middle(at, "shoulder", nowhere)
+    if heads == "own":
+        return {}
     if heads == "plain":
         return {"neck": shoulders}
     ears, forth = _middle(at, "ear", nowhere), at.get("nose", nowhere) - shoulders

@@ -250,6 +250,8 @@ def test_heads_as_voxelpose_makes_them():
     plain = named_joints(xyz, COCO, wanted, "z", "plain")[0, 0]
     np.testing.assert_allclose(plain[0], [0, 0, 1.4])
     assert np.isnan(plain[1]).all()
+    own = named_joints(xyz, COCO, wanted, "z", "own")[0, 0]
+    assert np.isnan(own[:2]).all() and own[2].tolist() == [0, 0, 0.9]
 
 
 def test_heads_follow_the_up_axis():
@@ -266,6 +268,13 @@ def test_heads_without_ears_or_with_their_own():
     np.testing.assert_allclose(clip, [[0.1, 0, 1.5], [0.15, 0, 1.7]])
     own = named_joints(man()[None, None], SHELF14, ("neck", "head_top"), "z", "campus")[0, 0]
     np.testing.assert_allclose(own, [[0, 0, 1.55], [0, 0, 1.8]])
+
+
+def test_limbs_that_the_set_of_joints_lacks_are_not_asked_for():
+    names = [name for name in SHELF14.joint_names if not name.endswith("wrist")]
+    skeleton = Skeleton("custom", tuple(names))
+    scores = score_poses(poses_of(walk(skeleton=skeleton), skeleton), poses_of(walk()))
+    assert scores.pcp.mean == 1 and np.isnan(scores.pcp.groups["lower arms"]) and scores.joints == 1
 
 
 def test_coco_poses_against_shelf_truth():
