@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from mvpose.errors import ReconstructionError
 from mvpose.poses import Poses3D
@@ -78,6 +79,27 @@ def test_alignment_undoes_a_similarity_and_no_reflection():
     truth[..., index("right_knee"), 0] += 0.2
     mirrored = truth * [1, -1, 1]
     assert 20 < score_poses(poses_of(mirrored), poses_of(truth)).pa_mpjpe_mm < 200
+
+
+def test_alignment_is_the_best_there_is():
+    """Against scipy's solution of the same problem, with the scale that makes its squares least."""
+    rng = np.random.default_rng(0)
+    for mirror in (1, -1):
+        true = rng.normal(size=(14, 3))
+        estimate = 1.3 * true * [1, mirror, 1] + rng.normal(0, 0.1, (14, 3)) + [0.5, 0, 0]
+        e, t = estimate - estimate.mean(axis=0), true - true.mean(axis=0)
+        moved = Rotation.align_vectors(t, e)[0].apply(e)
+        moved *= (moved * t).sum() / (e**2).sum()
+        best_mm = 1000 * np.linalg.norm(moved - t, axis=-1).mean()
+        matches = match_poses(poses_of(estimate[None, None]), poses_of(true[None, None]))
+        assert 1000 * matches.aligned_m[0] == pytest.approx(best_mm) and best_mm > 50
+
+
+def test_confidences_are_those_of_the_nearest_time():
+    estimate = poses_of(walk(frames=3), time_s=np.array([0.0, 1.0, 2.0]))
+    truth = poses_of(walk(frames=5), time_s=np.array([0.0, 0.4, 0.6, 1.4, 2.0]))
+    matches = match_poses(estimate, truth, np.array([[0.1], [0.2], [0.3]]))
+    assert matches.confidence.tolist() == [0.1, 0.1, 0.2, 0.2, 0.3]
 
 
 def test_alignment_of_one_moved_joint_lies_between_nothing_and_its_error():

@@ -72,6 +72,7 @@ def test_reconstructed_keypoints_score_as_their_noise_lets_them(sequence, tmp_pa
     scores = evaluate_dataset(open_dataset(tmp_path))
     assert scores.n_true == 9 + 6 and scores.recall == 1 and scores.joints == 1
     assert 1.5 < scores.mpjpe_mm < 5  # measured 2.7
+    assert scores.pcp.groups["torso"] == 1  # its neck is the middle of the shoulders, which COCO's joints tell
     # Person 7 is found before being annotated, near nobody: false, as in VoxelPose's evaluation.
     assert scores.n_estimates == 18 and 0.8 < scores.ap[25] <= 1
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,10 +83,18 @@ def test_reconstructed_keypoints_score_as_their_noise_lets_them(shelf, tmp_path,
     shelf(kind)
     dataset = open_dataset(tmp_path)
     np.testing.assert_array_equal(dataset.frames, frames)
+    assert dataset.protocol.heads == kind and dataset.protocol.actors == 3
     scores = evaluate_dataset(dataset)
     assert scores.pcp.actors == (pytest.approx(1, abs=0.02),) * 2 and scores.recall == 1
     low, high = (2, 9) if kind == "shelf" else (9, 35)
     assert low < scores.mpjpe_mm < high and scores.pa_mpjpe_mm < scores.mpjpe_mm
+
+
+def test_the_protocol_says_whose_limbs_count(shelf, tmp_path):
+    shelf()
+    dataset = open_dataset(tmp_path)
+    only_first = replace(dataset, protocol=replace(dataset.protocol, actors=1))
+    assert len(evaluate_dataset(only_first).pcp.actors) == 1
 
 
 def test_own_detections_stand_in_for_the_published_ones(shelf, write_detections, tmp_path):
