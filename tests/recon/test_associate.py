@@ -179,12 +179,41 @@ def test_a_noisy_minute_with_two_crossings_keeps_both_identities(seed):
     assert 15 < score["mpjpe_mm"] < 45 and score["recall"] > 0.97
 
 
-def test_people_who_are_not_there_are_not_reconstructed():
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize("away_s", [1.0, 2.0, 4.0])
+def test_somebody_who_hides_from_all_cameras_is_known_again(rig, person, film, away_s):
+    """One walks on unseen and comes out where the walk led to, while somebody else stands by."""
+
+    def people(t):
+        xyz = np.stack([person(0.5 * t - 1.5, 0.8), person(0.5 + 0 * t, -0.8)], axis=1)
+        xyz[(t > 1.0) & (t < 1.0 + away_s), 0] = np.nan
+        return xyz
+
+    clocks = unsynchronised_clocks(rig.names)
+    anew = {name: lambda t: np.stack([np.where(t < 1.5, 0, 5), 1 + 0 * t], axis=1) for name in rig.names}
+    poses = triangulate(run(film(rig, people, clocks.clocks, ids=anew, seconds=2.5 + away_s), clocks, rig), rig)
+    assert poses.person_ids.tolist() == [0, 1]
+    assert mpjpe(poses, replace_xyz(poses, people(poses.time_s)))["id_switches"] == 0
+
+
+def test_who_comes_where_nobody_can_have_gone_is_somebody_new(rig, person, film):
+    def people(t):
+        xyz = np.stack([person(-1.5 + 0 * t, 1.2), person(1.5 + 0 * t, -1.2)], axis=1)
+        xyz[t > 1.5, 0] = np.nan
+        xyz[t < 2.0, 1] = np.nan
+        return xyz
+
+    clocks = unsynchronised_clocks(rig.names)
+    aligned = run(film(rig, people, clocks.clocks), clocks, rig)
+    assert len(aligned.person_ids) == 2
+
+
+@pytest.mark.parametrize(("seed", "false_people"), [(5, 0.5), (101, 2.0), (102, 2.0)])
+def test_people_who_are_not_there_are_not_reconstructed(seed, false_people):
+    rng = np.random.default_rng(seed)
     rig = ring_rig(4, rng=rng)
     motion = generate_motion(rng, 15.0, 2)
     world = make_world(rng, motion, rig, fps=(30,) * 4, max_offset_s=1, max_drift_ppm=0)
-    kps = observe(world, rng, DetectorNoise(false_people=0.5))
+    kps = observe(world, rng, DetectorNoise(false_people=false_people))
     clocks = world.true_clocks("cam01")
     poses = triangulate(run(kps, clocks, rig, fps=15), rig)
     frames = np.isfinite(poses.xyz_m).all(axis=-1).any(axis=-1).sum(axis=0)
