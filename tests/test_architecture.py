@@ -157,7 +157,7 @@ def eager(imports: list[Import]) -> list[str]:
 
 def _is_heavy_room(module: str) -> bool:
     """Tell whether a module may be as heavy as what it imports: networks and their training, and what measures them."""
-    return is_one_of(module, ("sync.train*", "sync.baselines*", "bench*"))
+    return is_one_of(module, ("sync.train*", "sync.baselines*", "recon.voxelpose*", "training*", "bench*"))
 
 
 SOURCES = sources_of(PACKAGE)

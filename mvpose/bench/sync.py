@@ -284,7 +284,12 @@ def trained_row(name: str, seed: int, plan: Plan, progress: Progress) -> Estimat
     recipes = ((1.0, plan.recipe),)
     # No more to validate on than to train on.
     training = kind(
-        name, plan.clips, min(_TRAIN_BATCH, plan.clips), recipes, seed=seed, val_clips=min(2048, plan.clips)
+        row=name,
+        clips=plan.clips,
+        batch=min(_TRAIN_BATCH, plan.clips),
+        recipes=recipes,
+        seed=seed,
+        val_clips=min(2048, plan.clips),
     )
     stem = name + "-whole" * plan.integer + f"-seed{seed}" * (seed > 0)
     path = plan.work_dir / f"{stem}.safetensors"

@@ -119,7 +119,7 @@ def test_the_best_rows_err_least_and_tell_tenths():
 
 
 def test_training_with_the_same_words_is_taken_and_another_is_named(tmp_path):
-    training = Training("sesyn", 256, 128, ((1.0, IFID),))
+    training = Training(row="sesyn", clips=256, batch=128, recipes=((1.0, IFID),))
     metadata = {"training": training.course(), "data": "d"}
     check_training(tmp_path, metadata, replace(training, val_clips=7), "d")
     with pytest.raises(WorkspaceError, match="clips 256, not 512"):

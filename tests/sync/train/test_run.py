@@ -430,8 +430,9 @@ def config(tmp_path):
 
 def test_options_stand_over_the_config(config):
     training = read_training(config, ["clips=12_000", "row=sesyn", "learning_rate=1e-4", "half=True"], seed=7)
+    recipes = ((1.0, Recipe(fps=20, noise=(0.5, 1))),)
     assert training == Training(
-        "sesyn", 12_000, 4, ((1.0, Recipe(fps=20, noise=(0.5, 1))),), learning_rate=1e-4, half=True, seed=7
+        row="sesyn", clips=12_000, batch=4, recipes=recipes, learning_rate=1e-4, half=True, seed=7
     )
 
 
