@@ -538,7 +538,7 @@ def _motion_option(holds: str) -> Callable[[Callable[..., None]], Callable[..., 
     )
 
 
-@cli.command(short_help="Train a network of the synchronisation.")
+@cli.command(short_help="Train a network of the synchronisation, or VoxelPose.")
 @click.argument("config", type=_PATH)
 @_motion_option("packs *_train.npz and *_val.npz, or BVH files.")
 @click.option("--work-dir", type=_PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
@@ -561,13 +561,16 @@ def train(
     launcher: str,
     options: tuple[str, ...],
 ) -> None:
-    """Train a network of the synchronisation on real motion seen by virtual cameras; writes its weights.
+    """Train a network on real motion seen by virtual cameras; writes its weights.
 
-    CONFIG is a file of mmengine such as configs/sync/insynformer.py, and is executed. Several processes train together
-    by: torchrun --nproc-per-node N -m mvpose.cli train CONFIG --launcher pytorch
+    CONFIG is a file of mmengine such as configs/sync/insynformer.py or configs/voxelpose/planes.py, and is executed.
+    Several processes train together by: torchrun --nproc-per-node N -m mvpose.cli train CONFIG --launcher pytorch
     """
-    from mvpose.sync.train.run import run_config
+    from mvpose.recon.voxelpose.train.run import run_config as train_voxelpose
+    from mvpose.sync.train.run import run_config as train_row
+    from mvpose.training.config import read_values
 
+    run_config = train_voxelpose if "voxelpose" in read_values(config, (), None) else train_row
     with gathered_messages() as (progress, _):
         trained = run_config(
             config,
@@ -582,10 +585,7 @@ def train(
         if trained is None:  # the first of several processes speaks for them all
             return
         weights, figures = trained
-        click.echo(
-            f"val: loss {figures.loss:.4f}, ex@1 {figures.ex_1:.4f}, Frm.err {figures.frame_error:.4f}, median error "
-            f"{figures.median_frames:.4f} frames"
-        )
+        click.echo(f"val: {figures}")
         click.echo(str(weights))
 
 

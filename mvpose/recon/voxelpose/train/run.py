@@ -1,0 +1,194 @@
+"""Training of VoxelPose: rooms of people drawn on the way, weights out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mvpose.calib.files import read_rig
+from mvpose.calib.rig import CameraRig
+from mvpose.errors import FormatError
+from mvpose.recon.voxelpose.model import VoxelPose
+from mvpose.recon.voxelpose.networks import Kind
+from mvpose.recon.voxelpose.train.config import Training, read_training
+from mvpose.recon.voxelpose.train.losses import finder_loss, poser_loss
+from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, cropped, draw_rig, draw_scenes, of_people
+from mvpose.training.folder import MotionFolder, seed_of
+from mvpose.training.motions import MotionBank
+from mvpose.training.runner import Job, Progress, run_job
+
+_VAL = 0x5EED  # stream of the rooms to validate on, whatever the training's seed is
+_FOUND_M = 0.5  # a person is found where a place is nearer to the root than this
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How good the networks are in rooms of rigs and people that they were not trained on.
+
+    Attributes:
+        loss: Mean of the loss.
+        recall: Share of people who are found.
+        false_share: Share of the places found, of a score of 0.3 and more, where nobody is.
+        mpjpe_mm: Mean distance of joints from the true ones, in cubes near the people.
+    """
+
+    loss: float
+    recall: float
+    false_share: float
+    mpjpe_mm: float
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f}, {100 * self.recall:.1f} % of people found, {100 * self.false_share:.1f} % of the "
+            f"places empty, MPJPE {self.mpjpe_mm:.1f} mm"
+        )
+
+
+def run_config(
+    config: Path,
+    data: Path,
+    work_dir: Path,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    seed: int | None = None,
+    launcher: str = "none",
+    options: Sequence[str] = (),
+) -> tuple[Path, Figures] | None:
+    """Train what a config file says: ``read_training`` and ``run_job``, which describe all of it."""
+    training = read_training(config, options, seed)
+    # What makes the weights again; where motions and results lie is nobody else's.
+    place = config.name if config.is_absolute() else config.as_posix()
+    words = [place, "--seed", str(training.seed), *(word for option in options for word in ("--option", option))]
+    job = _VoxelPoseJob(training, MotionFolder(data), shlex.join(["mvpose", "train", *words]))
+    return run_job(job, work_dir, progress, resume=resume, launcher=launcher)
+
+
+class Rooms(Dataset[dict[str, Any]]):
+    """Batches of rooms that are drawn when they are asked for: number i is the same one always, whoever asks."""
+
+    def __init__(
+        self, bank: MotionBank, recipe: Recipe, batch: int, count: int, stream: tuple[int, ...], first: int = 0
+    ) -> None:
+        self.bank, self.recipe, self.batch, self.count = bank, recipe, batch, count
+        self.stream, self.first = stream, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Draw batch ``index``; the runner's model takes what it holds by keyword."""
+        return {} if index < self.first else {"batch": self.draw(index)}
+
+    def draw(self, index: int) -> Scenes:
+        """Draw batch ``index``, before a rig of its own."""
+        generator = torch.Generator().manual_seed(seed_of(*self.stream, index))
+        rig = draw_rig(generator, self.recipe) if self.recipe.rig is None else _own_rig(self.recipe.rig)
+        return draw_scenes(generator, self.bank, self.recipe, self.batch, rig)
+
+
+@lru_cache(maxsize=1)
+def _own_rig(path: str) -> CameraRig:
+    return read_rig(Path(path))
+
+
+class _VoxelPoseJob(Job):
+    """VoxelPose's two networks, trained together."""
+
+    name = "voxelpose"
+
+    def __init__(self, training: Training, data: MotionFolder, command: str) -> None:
+        self.plan = self.training = training
+        self.data, self.command = data, command
+        self.digest = data.digest()
+
+    def course(self) -> dict[str, Any]:
+        return {**self.training.course(), "data": self.digest}
+
+    def iterations(self, processes: int) -> int:
+        return max(self.training.scenes // (self.training.batch * processes), 1)
+
+    def batches(self, rank: int, count: int, first: int) -> Dataset[dict[str, Any]]:
+        training = self.training
+        val = self._rooms("val", -(-training.val_scenes // training.batch), (_VAL,))
+        self.val = [val.draw(index) for index in range(len(val))]
+        return self._rooms("train", count, (training.seed, rank), first)
+
+    def _rooms(self, split: Any, count: int, stream: tuple[int, ...], first: int = 0) -> Rooms:
+        rooms = Rooms(self.data.bank(split), self.training.recipe, self.training.batch, count, stream, first)
+        try:
+            rooms.draw(0)
+        except ValueError as error:
+            raise FormatError(f"{self.data.path}, {split}: {error}") from error
+        return rooms
+
+    def build(self) -> nn.Module:
+        training = self.training
+        return VoxelPose(cast(Kind, training.voxelpose), training.width, training.cube_cells)
+
+    def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
+
+    def loss(self, network: nn.Module, batch: Scenes) -> Tensor:
+        scenes = batch.to(next(network.parameters()).device)
+        generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
+        room, person = of_people(generator, scenes, self.training.people)
+        with torch.autocast(scenes.maps.device.type, torch.bfloat16, enabled=self.plan.autocast == "bf16"):
+            loss = finder_loss(cast(VoxelPose, network), cropped(generator, scenes, self.training.part))
+            if len(room):
+                jitter_m = self.training.recipe.jitter_m
+                loss = loss + poser_loss(cast(VoxelPose, network), scenes, room, person, jitter_m)
+        return loss
+
+    def evaluate(self, network: nn.Module) -> Figures:
+        return evaluate(cast(VoxelPose, network), self.val, self.loss)
+
+    def describe(self, figures: Figures) -> str:
+        return str(figures)
+
+    def metadata(self, iterations: int, processes: int) -> dict[str, Any]:
+        training = self.training
+        return {
+            "voxelpose": training.voxelpose,
+            "width": training.width,
+            "cube_cells": training.cube_cells,
+            "scenes": iterations * training.batch * processes,
+            "data": self.digest,
+            "command": self.command,
+        }
+
+
+def evaluate(network: VoxelPose, val: list[Scenes], loss_of: Any) -> Figures:
+    """Measure the networks on whole rooms."""
+    was_training = network.training
+    network.eval()
+    losses, errors = [], []
+    people = found = places = empty = 0
+    with torch.inference_mode():
+        for scenes in (batch.to(next(network.parameters()).device) for batch in val):
+            torch.manual_seed(_VAL)
+            losses.append(float(loss_of(network, scenes)))
+            proposed = network.find(scenes.maps, scenes.views, scenes.room)
+            apart = torch.cdist(scenes.root_cell, proposed.cell) * scenes.room.voxel_m  # (B, P, K)
+            likely = proposed.score >= 0.3
+            near = (apart < _FOUND_M) & likely[:, None]
+            people, found = people + int(scenes.there.sum()), found + int((near.any(2) & scenes.there).sum())
+            # Whoever is seen by one camera alone is no invention.
+            places, empty = places + int(likely.sum()), empty + int((likely & ~(apart < _FOUND_M).any(1)).sum())
+            room, person = torch.nonzero(scenes.there, as_tuple=True)
+            if len(room):
+                center = scenes.root_m[room, person]
+                center = center + 0.05 * torch.randn_like(center)
+                posed = network.pose(scenes.maps, scenes.views, scenes.axes, room, center)
+                errors.append((posed.xyz_m - scenes.xyz_m[room, person]).norm(dim=-1).flatten())
+    network.train(was_training)
+    mpjpe_mm = 1000 * float(torch.cat(errors).mean()) if errors else float("nan")
+    return Figures(sum(losses) / len(losses), found / max(people, 1), empty / max(places, 1), mpjpe_mm)

@@ -1,0 +1,279 @@
+"""The world that VoxelPose's networks learn from: people in rooms, seen by rigs that nobody has seen before.
+
+Real motion, by one person a clip, is put at random places; detectors err as measured (``mvpose.training.noise``),
+invent people and miss people, and cameras see slightly different instants, as after a synchronisation that is not
+perfect. A batch is of one rig, whose heatmaps and room are laid out once for all of its scenes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvpose.calib.camera import Camera
+from mvpose.calib.rig import CameraRig
+from mvpose.errors import ReconstructionError
+from mvpose.recon.voxelpose.heatmaps import Views, render, views_of
+from mvpose.recon.voxelpose.networks import CUBE_M
+from mvpose.recon.voxelpose.space import Space, room_of
+from mvpose.skeleton import CLIP_SKELETON
+from mvpose.synthetic.noise import DetectorNoise
+from mvpose.training.motions import MotionBank
+from mvpose.training.noise import Occlusion, observe
+
+HIPS = CLIP_SKELETON.indices(["left_hip", "right_hip"])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What scenes are drawn from; ranges are uniform.
+
+    Attributes:
+        cameras: Least and greatest number of cameras.
+        people: Least and greatest number of people in a room.
+        noise: Range of the factor on the measured detector noise.
+        stature: Range of the factor on people's size.
+        mirror: Whether half of the people are mirrored.
+        missing_person: Share of people whom a detector misses, in each view.
+        false_people: Mean number of people whom it invents, in each view.
+        desync_s: Half of the scenes have cameras apart by up to this standard deviation, seconds.
+        absent: Share of scenes whose keypoint set lacks one joint.
+        jitter_m: How far a person's cube may be off its root, standard deviation, metres.
+        rig: A calibration file: all scenes are of its cameras, for a network of one's own rig.
+    """
+
+    cameras: tuple[int, int] = (2, 10)
+    people: tuple[int, int] = (0, 6)
+    noise: tuple[float, float] = (0.2, 1.5)
+    stature: tuple[float, float] = (0.75, 1.1)
+    mirror: bool = True
+    missing_person: float = 0.05
+    false_people: float = 0.2
+    desync_s: float = 0.03
+    absent: float = 0.05
+    jitter_m: float = 0.06
+    rig: str | None = None
+    detector: DetectorNoise = field(default_factory=DetectorNoise)
+    occlusion: Occlusion = field(default_factory=Occlusion)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """B rooms of people before one rig, and the truth.
+
+    Attributes:
+        maps: (B, V, J, SIZE, SIZE) heatmaps.
+        views: Of the V cameras.
+        room: Where people are looked for: the rig's room, or a part of it.
+        xyz_m: (B, P, J, 3) joints of ``CLIP_SKELETON``, world metres, at the instant that the scene is of.
+        there: (B, P) whether there is such a person, seen by two cameras or more: one to be found.
+        axes: (3, 3) rows: the room's axes.
+    """
+
+    maps: Tensor
+    views: Views
+    room: Space
+    xyz_m: Tensor
+    there: Tensor
+    axes: Tensor
+
+    @property
+    def root_m(self) -> Tensor:
+        """(B, P, 3) middle of the hips, world metres."""
+        return self.xyz_m[:, :, HIPS].mean(2)
+
+    @property
+    def root_cell(self) -> Tensor:
+        """(B, P, 3) the same, in voxels of the room from the first one's centre."""
+        first = torch.from_numpy(self.room.to_world(np.zeros(3)).astype(np.float32)).to(self.axes.device)
+        return (self.root_m - first) @ self.axes.T / self.room.voxel_m
+
+    def to(self, device: torch.device) -> Scenes:
+        """Return the same on a device."""
+        views = Views(*(getattr(self.views, f.name).to(device) for f in fields(Views)))
+        maps, xyz_m, there, axes = (x.to(device) for x in (self.maps, self.xyz_m, self.there, self.axes))
+        return Scenes(maps, views, self.room, xyz_m, there, axes)
+
+
+def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, rig: CameraRig) -> Scenes:
+    """Draw people before a rig.
+
+    Raises:
+        ValueError: No clip of the bank is long enough.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    room, views = room_of(rig), views_of(rig.cameras)
+    V, P = len(views), recipe.people[1]
+    number = torch.randint(recipe.people[0], P + 1, (count,), generator=generator)
+    there = torch.arange(P)[None] < number[:, None]
+
+    # Several instants of each person: one for each view, and the scene's own, last.
+    apart = torch.randn(count, V, generator=generator) * uniform(0, recipe.desync_s, count, 1)
+    apart = torch.cat([apart * (torch.rand(count, 1, generator=generator) < 0.5), torch.zeros(count, 1)], dim=1)
+    longest = 10 * recipe.desync_s + 0.1
+    long_enough = bank.longer_than(longest)
+    if not (long_enough > 0).any():
+        raise ValueError(f"no motion lasts {longest:.1f} s, as these scenes need")
+    clip = torch.multinomial(long_enough, count * P, replacement=True, generator=generator)
+    start = longest / 2 + torch.rand(count * P, generator=generator) * long_enough[clip]
+    xyz = bank.at(clip, start[:, None] + apart.repeat_interleave(P, 0))  # (B P, V + 1, J, 3)
+    mirrored = (torch.rand(count * P, generator=generator) < 0.5) & recipe.mirror
+    flipped = xyz[:, :, CLIP_SKELETON.mirrored] * torch.tensor([1.0, -1.0, 1.0])
+    xyz = torch.where(mirrored[:, None, None, None], flipped, xyz)
+    factor = uniform(*recipe.stature, count * P)
+    origin = xyz[:, -1:, HIPS].mean(2, keepdim=True) * torch.tensor([1.0, 1.0, 0.0])
+    xyz = (xyz - origin) * factor[:, None, None, None]
+    angle = uniform(0, 2 * torch.pi, count * P)
+    c, s, zero = angle.cos(), angle.sin(), torch.zeros(count * P)
+    turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, torch.ones_like(c)], dim=-1).unflatten(-1, (3, 3))
+    up = torch.from_numpy(np.array(room.axes, dtype=np.float32))  # people's x, y, z along the room's axes
+    xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ up).unflatten(0, (count, P))
+    xyz = xyz + _places(generator, room, rig, count, P)[:, :, None, None]
+
+    maps, seen = _detected(
+        generator, recipe, views, xyz[:, :, :-1], there, bank.stature_m[clip].view(count, P) * factor.view(count, P)
+    )
+    truth = xyz[:, :, -1]
+    there = there & (seen.sum(1) >= 2)
+    return Scenes(maps, views, room, truth, there, up)
+
+
+def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int, people: int) -> Tensor:
+    """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart."""
+    numbers = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    half = np.array(room.cells[:2]) * room.voxel_m / 2
+    middle = np.array([*(room.center_m @ room.axes.T)[:2], 0.0])
+    candidates = middle + np.concatenate([numbers.uniform(-half, half, (400, 2)), np.zeros((400, 1))], axis=1)
+    hips = candidates @ room.axes + 0.9 * room.axes[2]
+    views = np.sum([camera.sees(hips) for camera in rig], axis=0)
+    weight = np.where(views >= 2, 1.0, 0.02)
+    ground = candidates @ room.axes
+    places = np.zeros((count, people, 3), dtype=np.float32)
+    for b in range(count):
+        free = weight.copy()
+        for p in range(people):
+            chosen = numbers.choice(len(free), p=free / free.sum())
+            places[b, p] = ground[chosen]
+            near = np.linalg.norm(ground - ground[chosen], axis=1) < numbers.uniform(0.3, 0.7)
+            free = np.where(near, free * 1e-6, free)
+    return torch.from_numpy(places)
+
+
+def _detected(
+    generator: torch.Generator, recipe: Recipe, views: Views, xyz: Tensor, there: Tensor, stature_m: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return heatmaps (B, V, J, SIZE, SIZE), and who is reported in each view (B, V, P).
+
+    ``xyz`` is (B, P, V, J, 3): each view's own instant.
+    """
+    B, P, V, J = xyz.shape[:4]
+    place = torch.einsum("vij,bpvkj->bvpki", views.P[:, :, :3], xyz) + views.P[:, None, None, :, 3]
+    depth = place[..., 2]
+    xy = place[..., :2] / depth.clamp(min=0.1)[..., None]
+    size = views.size[:, None, None]
+    inside = ((xy >= -0.5) & (xy <= size - 0.5)).all(-1) & (depth > 0.1)
+    height = views.cells_per_unit[:, None] * stature_m[:, None] / depth.mean(-1).clamp(min=0.1)  # (B, V, P)
+    invented = there[:, None] & torch.zeros(B, V, P, dtype=torch.bool)
+    if recipe.false_people > 0:
+        # Someone of another scene, moved aside: an invented person looks like a person.
+        rate = recipe.false_people / max(P, 1)
+        invented = ~there[:, None] & (torch.rand(B, V, P, generator=generator) < 2 * rate)
+        aside = (torch.rand(B, V, P, 1, 2, generator=generator) - 0.5) * size
+        xy = torch.where(invented[..., None, None], xy + aside, xy)
+    missed = torch.rand(B, V, P, generator=generator) < recipe.missing_person
+    reported = (there[:, None] & ~missed) | invented
+    scale = recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * torch.rand(B, 1, 1, generator=generator)
+    xy = xy.masked_fill(~(inside & reported[..., None])[..., None], float("nan"))
+    seen_xy, score = observe(
+        generator,
+        xy.reshape(B * V * P, 1, J, 2),
+        height.reshape(-1, 1),
+        torch.zeros(B * V * P, 1),
+        scale.expand(B, V, P).reshape(-1),
+        recipe.detector,
+        recipe.occlusion,
+    )
+    lacking = torch.rand(B, 1, 1, 1, generator=generator) < recipe.absent
+    which = torch.randint(J, (B, 1, 1, 1), generator=generator) == torch.arange(J)
+    seen_xy = seen_xy.reshape(B, V, P, J, 2).masked_fill((lacking & which)[..., None], float("nan"))
+    maps = render(seen_xy, score.reshape(B, V, P, J), height)
+    enough = torch.isfinite(seen_xy).all(-1).sum(-1) >= 3
+    return maps, there[:, None] & enough & ~invented
+
+
+def draw_rig(generator: torch.Generator, recipe: Recipe) -> CameraRig:
+    """Draw cameras as people set them up: all round, along an arc or at one side, near or far, low or high, tilted.
+
+    World frame: Z up, the floor at z = 0, what is looked at near the origin.
+    """
+    rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    while True:
+        rig = _random_rig(rng, int(rng.integers(recipe.cameras[0], recipe.cameras[1] + 1)))
+        try:
+            room = room_of(rig)
+        except ReconstructionError:
+            continue
+        if min(room.cells[:2]) * room.voxel_m >= 2 * CUBE_M:
+            return rig
+
+
+def _random_rig(rng: np.random.Generator, count: int) -> CameraRig:
+    arc = 2 * np.pi if rng.random() < 0.6 else np.radians(rng.uniform(60, 220))
+    usual_m = rng.uniform(2.5, 8.0)
+    reach_m = rng.uniform(0.1, 0.4) * usual_m  # how far apart the points are that cameras look at
+    height = rng.uniform(0.5, 4.0) if rng.random() < 0.5 else None
+    azimuth = rng.uniform(0, 2 * np.pi) + arc * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
+    wide = rng.uniform(0.5, 1.0)
+    cameras = []
+    for i in range(count):
+        radius = max(usual_m * rng.normal(1, 0.15), 1.5)
+        up = (rng.uniform(0.5, 4.0) if height is None else height) + rng.normal(0, 0.1)
+        center = np.array([radius * np.cos(azimuth[i]), radius * np.sin(azimuth[i]), max(up, 0.2)])
+        target = np.array([*rng.normal(0, reach_m / 2, 2), rng.normal(1.0, 0.2)])
+        long, short = ((1920, 1080), (1280, 720), (1440, 1080))[rng.integers(3)]
+        size = (short, long) if rng.random() < 0.2 else (long, short)
+        focal = long * np.clip(wide * rng.normal(1, 0.1), 0.4, 1.3)
+        cameras.append(_looking(f"cam{i + 1:02d}", size, focal, center, target, rng.normal(0, np.radians(5))))
+    return CameraRig(tuple(cameras))
+
+
+def _looking(
+    name: str, size_px: tuple[int, int], focal_px: float, center: np.ndarray, target: np.ndarray, roll: float
+) -> Camera:
+    forward = (target - center) / np.linalg.norm(target - center)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    R = np.stack([c * right + s * down, c * down - s * right, forward])
+    cam_from_world = np.eye(4)
+    cam_from_world[:3, :3], cam_from_world[:3, 3] = R, -R @ center
+    K = np.array([[focal_px, 0, (size_px[0] - 1) / 2], [0, focal_px, (size_px[1] - 1) / 2], [0, 0, 1]])
+    return Camera(name, size_px, K, np.zeros(5), cam_from_world)
+
+
+def cropped(generator: torch.Generator, scenes: Scenes, longest: int) -> Scenes:
+    """Cut all rooms to a part at most so many cells long and wide, somewhere: the networks are the same everywhere.
+
+    The part is moved by up to half a voxel, so that they do not learn where voxels lie.
+    """
+    room = scenes.room
+    sides = torch.tensor(room.cells)
+    kept = torch.minimum(sides, torch.tensor([longest, longest, room.cells[2]]))
+    first = torch.rand(3, generator=generator) * (sides - kept + 1) - 0.5
+    middle = (first + (kept - 1) / 2).numpy().astype(float)
+    cells = (int(kept[0]), int(kept[1]), int(kept[2]))
+    return replace(scenes, room=Space(room.to_world(middle), room.axes, cells, room.voxel_m))
+
+
+def of_people(generator: torch.Generator, scenes: Scenes, most: int) -> tuple[Tensor, Tensor]:
+    """Return the rooms (N,) and numbers (N,) of some of the people, at most so many."""
+    room, person = torch.nonzero(scenes.there, as_tuple=True)
+    chosen = torch.randperm(len(room), generator=generator)[:most].to(room.device)
+    return room[chosen], person[chosen]
