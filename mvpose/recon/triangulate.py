@@ -7,6 +7,7 @@ influence fall to nothing as it disagrees, so outlier views drop out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,7 +16,7 @@ import numpy as np
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import ReconstructionError
-from mvpose.geometry import homogeneous, projection_matrices
+from mvpose.geometry import projection_matrices
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
 
@@ -25,6 +26,7 @@ MAX_SIGMA_M = 0.5
 """A point less certain than this along any direction is missing: its rays are nearly parallel (about 3° at 2 cm)."""
 _CLEAR_GAIN = OUTLIER_SIGMAS**2  # in σ², of exchanging left and right: as much as one outlier
 _MAX_GUESS_VIEWS = 6  # 15 pairs; a point seen by more is guessed from the most certain of them
+_AGREEING_SIGMAS = 3.0
 _STEPS = 5
 _CHUNK = 8192
 _MIN_DEPTH_M = 0.05
@@ -130,36 +132,96 @@ def triangulate_points(P: np.ndarray, x: np.ndarray, sigma: np.ndarray) -> Point
     ready = np.flatnonzero(seen.sum(axis=1) >= 2)
     for begin in range(0, len(ready), _CHUNK):
         at = ready[begin : begin + _CHUNK]
-        guess = _guess(P, x[at], sigma[at], seen[at])
-        xyz[at], cov[at], used[at] = _polish(P, x[at], sigma[at], seen[at], guess)
+        views = _Sights.of(x[at], sigma[at], seen[at])
+        xyz[at], cov[at], used[at] = _polish(P, views, _guess(P, views))
     return Points3D(xyz, cov, used)
 
 
-def _guess(P: np.ndarray, x: np.ndarray, sigma: np.ndarray, seen: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class _Sights:
+    """What C views see of M points; cameras first, so that sums over them are of long rows.
+
+    Attributes:
+        u: (C, M) first normalised coordinate; 0 where missing.
+        v: (C, M) second one.
+        inverse_sigma: (C, M) 1 / σ; 0 where missing.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    inverse_sigma: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, sigma: np.ndarray, seen: np.ndarray) -> _Sights:
+        """Lay out points x (M, C, 2) with σ (M, C), of which the seen (M, C) count."""
+        u, v = np.where(seen.T, np.moveaxis(x, 2, 0).swapaxes(1, 2), 0.0)
+        return cls(u, v, np.divide(1.0, sigma.T, out=np.zeros(seen.T.shape), where=seen.T))
+
+    def __getitem__(self, points: np.ndarray) -> _Sights:
+        return _Sights(self.u[:, points], self.v[:, points], self.inverse_sigma[:, points])
+
+    def single(self) -> _Sights:
+        """Return the same in single precision."""
+        return _Sights(*(a.astype(np.float32) for a in (self.u, self.v, self.inverse_sigma)))
+
+
+def _guess(P: np.ndarray, views: _Sights) -> np.ndarray:
+    """Return a point (M, 3) near which to begin: the least-squares one, or where views disagree one of two views.
+
+    Views that are all within ``_AGREEING_SIGMAS`` of the point that is nearest to them hide no outlier.
+    """
+    guess = _nearest_to_rays(P, views)
+    gross = _squared_residuals(P, views, guess).max(axis=0)
+    doubtful = np.flatnonzero(~(gross <= _AGREEING_SIGMAS**2))
+    if len(doubtful):
+        guess[doubtful] = _guess_by_pairs(P.astype(np.float32), views[doubtful].single())
+    return guess
+
+
+def _nearest_to_rays(P: np.ndarray, views: _Sights) -> np.ndarray:
+    """Return the X (M, 3) of least Σ_c ‖(P_c[:2] − x_c P_c[2]) X‖² / (σ_c d_c)², d_c being its depth, in two rounds."""
+    weight = views.inverse_sigma**2
+    for again in (False, True):
+        rows = [
+            (P[:, i, :3, None] - image[:, None] * P[:, 2, :3, None], image * P[:, 2, 3:] - P[:, i, 3:])
+            for i, image in ((0, views.u), (1, views.v))
+        ]  # (C, 3, M) and (C, M)
+        normal = _Symmetric.sum_of([A for A, _ in rows], weight)
+        right = np.stack([sum((weight * A[:, k] * b).sum(axis=0) for A, b in rows) for k in range(3)], axis=1)
+        xyz = normal.solve(right)
+        if not again:
+            depth = P[:, 2, :3] @ np.nan_to_num(xyz).T + P[:, 2, 3:]
+            weight = weight / np.maximum(depth, _MIN_DEPTH_M) ** 2
+    return xyz
+
+
+def _guess_by_pairs(P: np.ndarray, views: _Sights) -> np.ndarray:
     """Return of all mid-points between two views' rays (M, 3) the one that all views together like best."""
-    views = min(_MAX_GUESS_VIEWS, len(P))
-    best_views = np.argsort(np.where(seen, sigma, np.inf), axis=1, kind="stable")[:, :views]
-    first, second = np.array(list(combinations(range(views), 2))).T
-    center = -np.einsum("cji,cj->ci", P[:, :, :3], P[:, :, 3])
-    direction = np.einsum("mcj,cji->mci", homogeneous(np.where(seen[..., None], x, 0.0)), P[:, :, :3])
-    direction = np.take_along_axis(direction, best_views[..., None], axis=1)
-    center = center[best_views]
-    paired = np.take_along_axis(seen, best_views, axis=1)
-    mid = _midpoints(center[:, first], direction[:, first], center[:, second], direction[:, second])
-    mid = np.where((paired[:, first] & paired[:, second])[..., None], mid, np.nan)
-    z2 = _squared_residuals(P, x[:, None], sigma[:, None], mid)
-    cost = np.where(seen[:, None], np.minimum(z2, OUTLIER_SIGMAS**2), 0.0).sum(axis=-1)
-    cost = np.where(np.isfinite(mid[..., 0]), cost, np.inf)
-    return np.take_along_axis(mid, cost.argmin(axis=1)[:, None, None], axis=1)[:, 0]
+    C, M = views.u.shape
+    most = min(_MAX_GUESS_VIEWS, C)
+    best = np.argsort(-views.inverse_sigma, axis=0, kind="stable")[:most]  # (V, M)
+    first, second = np.array(list(combinations(range(most), 2))).T
+    point = np.arange(M)
+    R = P[:, :, :3]
+    center = -np.einsum("cji,cj->ci", R, P[:, :, 3])[best]  # (V, M, 3)
+    direction = views.u[..., None] * R[:, None, 0] + views.v[..., None] * R[:, None, 1] + R[:, None, 2]
+    direction = direction[best, point]
+    paired = views.inverse_sigma[best, point] > 0
+    mid = _midpoints(center[first], direction[first], center[second], direction[second])
+    mid[~(paired[first] & paired[second])] = np.nan
+    cost = np.stack([np.minimum(_squared_residuals(P, views, x), OUTLIER_SIGMAS**2).sum(axis=0) for x in mid])
+    cost[~np.isfinite(cost)] = np.inf
+    return mid[cost.argmin(axis=0), point]
 
 
 def _midpoints(c1: np.ndarray, d1: np.ndarray, c2: np.ndarray, d2: np.ndarray) -> np.ndarray:
     """Return the points (..., 3) midway between rays c + s d where closest; NaN if parallel or behind a camera."""
     between = c2 - c1
-    a, b, c = (d1 * d1).sum(-1), (d1 * d2).sum(-1), (d2 * d2).sum(-1)
-    p, q = (d1 * between).sum(-1), (d2 * between).sum(-1)
+    a, b, c, p, q = (
+        np.einsum("...i,...i", one, two) for one, two in ((d1, d1), (d1, d2), (d2, d2), (d1, between), (d2, between))
+    )
     determinant = a * c - b * b
-    crossing = determinant > 1e-8 * a * c
+    crossing = determinant > 1e-6 * a * c
     determinant = np.where(crossing, determinant, 1.0)
     s1, s2 = (c * p - b * q) / determinant, (b * p - a * q) / determinant
     middle = 0.5 * (c1 + s1[..., None] * d1 + c2 + s2[..., None] * d2)
@@ -167,77 +229,116 @@ def _midpoints(c1: np.ndarray, d1: np.ndarray, c2: np.ndarray, d2: np.ndarray) -
     return np.where(ahead[..., None], middle, np.nan)
 
 
-def _to_cameras(P: np.ndarray, xyz: np.ndarray) -> np.ndarray:
-    """Take world points (..., 3) into all cameras' frames, (..., C, 3)."""
-    flat = xyz.reshape(-1, 3) @ P[:, :, :3].reshape(-1, 3).T + P[:, :, 3].ravel()
-    return flat.reshape(*xyz.shape[:-1], len(P), 3)
+def _project(P: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both image coordinates of points (M, 3) in all cameras and 1 / depth, (C, M); NaN behind a camera."""
+    flat = xyz.T
+    depth = P[:, 2, :3] @ flat + P[:, 2, 3:]
+    inverse = np.divide(1, depth, out=np.full_like(depth, np.nan), where=depth > _MIN_DEPTH_M)
+    return (P[:, 0, :3] @ flat + P[:, 0, 3:]) * inverse, (P[:, 1, :3] @ flat + P[:, 1, 3:]) * inverse, inverse
 
 
-def _squared_residuals(P: np.ndarray, x: np.ndarray, sigma: np.ndarray, xyz: np.ndarray) -> np.ndarray:
-    """Return ‖π(X) − x‖² / σ² (..., C) for points xyz (..., 3); infinite behind a camera, NaN where missing."""
-    cam = _to_cameras(P, xyz)
-    depth = cam[..., 2]
-    front = depth > _MIN_DEPTH_M
-    residual = cam[..., :2] / np.where(front, depth, 1.0)[..., None] - x
-    z2 = (residual**2).sum(-1) / sigma**2
-    return np.where(front, z2, np.where(np.isnan(depth), np.nan, np.inf))
+def _squared_residuals(P: np.ndarray, views: _Sights, xyz: np.ndarray) -> np.ndarray:
+    """Return ‖π(X) − x‖² / σ² (C, M) at points (M, 3): 0 where not seen, ∞ behind a camera, NaN without a point."""
+    u, v, _ = _project(P, xyz)
+    z2 = ((u - views.u) ** 2 + (v - views.v) ** 2) * views.inverse_sigma**2
+    z2[np.isnan(z2) & np.isfinite(xyz[:, 0])] = np.inf
+    z2[views.inverse_sigma == 0] = 0.0
+    return z2
 
 
-def _polish(
-    P: np.ndarray, x: np.ndarray, sigma: np.ndarray, seen: np.ndarray, xyz: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _polish(P: np.ndarray, views: _Sights, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Refine guesses (M, 3); return points, covariances (M, 3, 3) and the views used (M, C), missing where refused."""
-    x, sigma = np.where(seen[..., None], x, 0.0), np.where(seen, sigma, 1.0)
     for _ in range(_STEPS):
-        weight, _, gradient, normal = _normal_equations(P, x, sigma, seen, xyz)
-        xyz = xyz - _solve(normal, gradient)
-    weight, z2, _, normal = _normal_equations(P, x, sigma, seen, xyz)
+        _, _, gradient, normal = _normal_equations(P, views, xyz)
+        xyz = xyz - normal.solve(gradient)
+    weight, z2, _, normal = _normal_equations(P, views, xyz)
     used = weight > 0
-    n_used = used.sum(axis=1)
-    inflation = np.maximum((weight * np.where(used, z2, 0.0)).sum(axis=1) / np.maximum(2 * n_used - 3, 1), 1.0)
-    eigenvalue, axis = np.linalg.eigh(np.where(np.isfinite(normal), normal, 0.0))
-    kept = (n_used >= 2) & (inflation <= MAX_SIGMA_M**2 * eigenvalue[:, 0])
-    variance = inflation[:, None] / np.where(kept[:, None], eigenvalue, 1.0)
-    cov = np.einsum("mik,mk,mjk->mij", axis, variance, axis)
+    n_used = used.sum(axis=0)
+    inflation = np.maximum((weight * z2).sum(axis=0) / np.maximum(2 * n_used - 3, 1), 1.0)
+    cov = inflation[:, None, None] * normal.inverse()
+    kept = (n_used >= 2) & _certain(cov)
     return (
         np.where(kept[:, None], xyz, np.nan),
         np.where(kept[:, None, None], cov, np.nan),
-        used & kept[:, None],
+        (used & kept).T,
     )
 
 
+def _certain(cov: np.ndarray) -> np.ndarray:
+    """Tell (M,) where the largest eigenvalue of cov (M, 3, 3) is at most ``MAX_SIGMA_M``²."""
+    trace = np.trace(cov, axis1=1, axis2=2)
+    certain = trace <= MAX_SIGMA_M**2
+    open_ = np.flatnonzero((trace > MAX_SIGMA_M**2) & (trace <= 3 * MAX_SIGMA_M**2))
+    certain[open_] = np.linalg.eigvalsh(cov[open_])[:, -1] <= MAX_SIGMA_M**2
+    return certain
+
+
 def _normal_equations(
-    P: np.ndarray, x: np.ndarray, sigma: np.ndarray, seen: np.ndarray, xyz: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    P: np.ndarray, views: _Sights, xyz: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Symmetric]:
     """Linearise the reprojection error at xyz (M, 3).
 
     Returns:
-        Tukey's weights (M, C), squared residuals in σ² (M, C), gradient (M, 3) and normal matrix (M, 3, 3).
+        Tukey's weights (C, M), squared residuals in σ² (C, M), gradient (M, 3) and normal matrices (M).
     """
-    cam = _to_cameras(P, xyz)
-    front = seen & (cam[..., 2] > _MIN_DEPTH_M)
-    inverse = 1 / np.where(front, cam[..., 2], 1.0)
-    image = cam[..., :2] * inverse[..., None]
-    residual = np.where(front[..., None], image - x, 0.0) / sigma[..., None]
-    z2 = (residual**2).sum(-1)
+    u, v, inverse = _project(P, xyz)
+    front = np.isfinite(inverse) & (views.inverse_sigma > 0)
+    scale = np.where(front, inverse * views.inverse_sigma, 0.0)
+    u, v = np.where(front, u, 0.0), np.where(front, v, 0.0)
+    du = np.where(front, (u - views.u) * views.inverse_sigma, 0.0)
+    dv = np.where(front, (v - views.v) * views.inverse_sigma, 0.0)
+    z2 = du**2 + dv**2
     weight = np.where(front, np.maximum(1 - z2 / OUTLIER_SIGMAS**2, 0.0) ** 2, 0.0)
-    R = P[:, :, :3]
-    jacobian = (R[:, :2] - image[..., None] * R[:, 2:3]) * (inverse / sigma)[..., None, None]  # (M, C, 2, 3)
-    stacked = jacobian.reshape(len(xyz), -1, 3)
-    weighted = stacked * np.repeat(weight, 2, axis=1)[..., None]
-    gradient = np.matmul(weighted.transpose(0, 2, 1), residual.reshape(len(xyz), -1, 1))[..., 0]
-    return weight, z2, gradient, np.matmul(weighted.transpose(0, 2, 1), stacked)
+    R = P[:, :, :3, None]
+    along_u = (R[:, 0] - u[:, None] * R[:, 2]) * scale[:, None]  # (C, 3, M)
+    along_v = (R[:, 1] - v[:, None] * R[:, 2]) * scale[:, None]
+    pull_u, pull_v = weight * du, weight * dv
+    gradient = (along_u * pull_u[:, None] + along_v * pull_v[:, None]).sum(axis=0).T
+    return weight, z2, gradient, _Symmetric.sum_of([along_u, along_v], weight)
 
 
-def _solve(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve symmetric 3 × 3 systems (M, 3, 3) x = (M, 3) by the adjugate; NaN where singular."""
-    a, b, c = normal[:, 0], normal[:, 1], normal[:, 2]
-    adjugate = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
-    determinant = (a * adjugate[..., 0]).sum(-1)
-    scale = np.trace(normal, axis1=1, axis2=2) ** 3
-    sound = determinant > 1e-12 * scale
-    step = np.einsum("mij,mj->mi", adjugate, right) / np.where(sound, determinant, 1.0)[:, None]
-    return np.where(sound[:, None], step, np.nan)
+@dataclass(frozen=True)
+class _Symmetric:
+    """M symmetric 3 × 3 matrices, by their entries (M,)."""
+
+    xx: np.ndarray
+    yy: np.ndarray
+    zz: np.ndarray
+    xy: np.ndarray
+    xz: np.ndarray
+    yz: np.ndarray
+
+    @classmethod
+    def sum_of(cls, rows: Sequence[np.ndarray], weight: np.ndarray) -> _Symmetric:
+        """Sum w a aᵀ over several a (C, 3, M) and the cameras; w is (C, M)."""
+        entries = [np.zeros(weight.shape[1]) for _ in range(6)]
+        for a in rows:
+            weighted = a * weight[:, None]
+            for entry, (i, j) in zip(entries, ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)), strict=True):
+                entry += (weighted[:, i] * a[:, j]).sum(axis=0)
+        return cls(*entries)
+
+    def _adjugate(self) -> tuple[_Symmetric, np.ndarray]:
+        """Return the adjugates, and the determinants (M,), NaN where singular."""
+        xx, yy, zz, xy, xz, yz = self.xx, self.yy, self.zz, self.xy, self.xz, self.yz
+        adjugate = _Symmetric(
+            yy * zz - yz**2, xx * zz - xz**2, xx * yy - xy**2, xz * yz - xy * zz, xy * yz - xz * yy, xy * xz - xx * yz
+        )
+        determinant = xx * adjugate.xx + xy * adjugate.xy + xz * adjugate.xz
+        return adjugate, np.where(determinant > 1e-12 * (xx + yy + zz) ** 3, determinant, np.nan)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Return the solutions (M, 3) of A x = right (M, 3); NaN where A is singular."""
+        a, determinant = self._adjugate()
+        x, y, z = right.T
+        product = (a.xx * x + a.xy * y + a.xz * z, a.xy * x + a.yy * y + a.yz * z, a.xz * x + a.yz * y + a.zz * z)
+        return np.stack(product, axis=1) / determinant[:, None]
+
+    def inverse(self) -> np.ndarray:
+        """Return the inverses (M, 3, 3); NaN where singular."""
+        a, determinant = self._adjugate()
+        full = np.stack([a.xx, a.xy, a.xz, a.xy, a.yy, a.yz, a.xz, a.yz, a.zz], axis=1)
+        return (full / determinant[:, None]).reshape(-1, 3, 3)
 
 
 def _mirrored_views(
@@ -258,17 +359,25 @@ def _mirrored_views(
     Returns:
         (T, P, J, C) true where the view's joint is to be taken from the partner.
     """
-    gain = _robust_cost(P, x, sigma, xyz) - _robust_cost(P, x[:, :, mirrored], sigma[:, :, mirrored], xyz)
-    gain = gain + gain[:, :, mirrored]  # of the pair, at both of its joints
+    exchanged = np.zeros(sigma.shape, dtype=bool)
+    cost = _robust_cost(P, x, sigma, xyz)
+    t, p = np.nonzero((cost.sum(axis=2) > _CLEAR_GAIN).any(axis=-1))  # elsewhere nothing can be gained
+    x, sigma, xyz = x[t, p], sigma[t, p], xyz[t, p]
+    gain = cost[t, p] - _robust_cost(P, x[:, mirrored], sigma[:, mirrored], xyz)
+    gain = gain + gain[:, mirrored]  # of the pair, at both of its joints
     paired = (mirrored != np.arange(len(mirrored)))[:, None]
-    whole = gain.sum(axis=2, keepdims=True) / 2 > _CLEAR_GAIN
-    return paired & (whole | (gain > _CLEAR_GAIN))
+    whole = gain.sum(axis=1, keepdims=True) / 2 > _CLEAR_GAIN
+    exchanged[t, p] = paired & (whole | (gain > _CLEAR_GAIN))
+    return exchanged
 
 
 def _robust_cost(P: np.ndarray, x: np.ndarray, sigma: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     """Return min(z², c²) (..., C) of each view; 0 where the view or the point (..., 3) is missing."""
-    z2 = _squared_residuals(P, x, sigma, xyz)
-    return np.where(np.isnan(z2), 0.0, np.minimum(z2, OUTLIER_SIGMAS**2))
+    C = sigma.shape[-1]
+    flat = sigma.reshape(-1, C)
+    views = _Sights.of(x.reshape(-1, C, 2), flat, np.isfinite(flat))
+    z2 = _squared_residuals(P, views, xyz.reshape(-1, 3)).T
+    return np.where(np.isnan(z2), 0.0, np.minimum(z2, OUTLIER_SIGMAS**2)).reshape(sigma.shape)
 
 
 def _reprojection_rms(cameras: tuple[Camera, ...], xyz: np.ndarray, xy_px: np.ndarray, used: np.ndarray) -> np.ndarray:
