@@ -111,20 +111,25 @@ def _assign(cost: np.ndarray, options: TrackingOptions) -> tuple[np.ndarray, np.
     good = cost[track, column] < options.max_cost
     track, column = track[good], column[good]
     unclear = np.zeros(cost.shape[0], dtype=bool)
-    for k, n in zip(track, column, strict=True):
-        rivals = np.flatnonzero((cost[:, n] < options.max_cost) & (np.arange(len(cost)) != k))
-        for rival in rivals:
-            other = column[track == rival]
-            if len(other):  # the rival has a detection of its own: would exchanging the two cost much more?
-                exchange = cost[rival, n] + cost[k, other[0]] - cost[k, n] - cost[rival, other[0]]
-                close = exchange < 2 * options.ambiguity
-            else:
-                close = cost[rival, n] - cost[k, n] < options.ambiguity
-            if close:
-                unclear[[k, rival]] = True
-        spare = np.setdiff1d(np.flatnonzero(cost[k] < options.max_cost), column)
-        if (cost[k, spare] - cost[k, n] < options.ambiguity).any():
-            unclear[k] = True
+    possible = cost < options.max_cost
+    if possible.sum() > len(track):  # else nothing competes
+        spare = possible.copy()
+        spare[:, column] = False
+        own = dict(zip(track.tolist(), column.tolist(), strict=True))
+        for k, n in own.items():
+            for rival in np.flatnonzero(possible[:, n]).tolist():
+                if rival == k:
+                    continue
+                other = own.get(rival)
+                if other is not None:  # the rival has a detection of its own: would exchanging the two cost much more?
+                    exchange = cost[rival, n] + cost[k, other] - cost[k, n] - cost[rival, other]
+                    close = exchange < 2 * options.ambiguity
+                else:
+                    close = cost[rival, n] - cost[k, n] < options.ambiguity
+                if close:
+                    unclear[[k, rival]] = True
+            if (cost[k, spare[k]] - cost[k, n] < options.ambiguity).any():
+                unclear[k] = True
     clear = ~unclear[track]
     return track[clear], column[clear], np.flatnonzero(unclear)
 
@@ -136,10 +141,18 @@ def _continue(poses: Poses2D, tracks: _Tracks, rows: np.ndarray, now_s: float, o
     step = np.where(both[..., None], after.xy_px - before.xy_px, np.nan)
     step[~both.any(axis=1)] = 0.0
     gap_s = (now_s - tracks.time_s)[:, None]
-    velocity = np.nanmedian(step, axis=1) / gap_s if len(rows) else tracks.velocity_px_s
+    velocity = _median_known(step) / gap_s
     fresh = 1 - np.exp(-gap_s / options.velocity_time_s)
     smoothed = tracks.velocity_px_s + fresh * (velocity - tracks.velocity_px_s)
     return _Tracks(tracks.identity, rows, np.full(len(rows), now_s), smoothed)
+
+
+def _median_known(step: np.ndarray) -> np.ndarray:
+    """Return the median (n, 2) over the joints of steps (n, J, 2) that are known; each row has one."""
+    ordered = np.sort(step, axis=1)  # NaN go last
+    count = np.isfinite(step[..., 0]).sum(axis=1)
+    row = np.arange(len(step))
+    return (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2
 
 
 def _others(count: int, chosen: np.ndarray) -> np.ndarray:
