@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mvpose import __version__
 from mvpose.errors import MvposeError, SessionError
@@ -614,7 +615,9 @@ def bench() -> None:
 @click.option("--recordings", is_flag=True, help="Whole recordings by the estimators as they are, in place of clips.")
 @click.option("--adversarial", is_flag=True, help="Recordings made to mislead, in place of clips.")
 @_options("json")
+@click.pass_context
 def bench_sync(
+    context: click.Context,
     data: Path,
     work_dir: Path,
     rows: str | None,
@@ -634,7 +637,8 @@ def bench_sync(
     from dataclasses import asdict
 
     if recordings or adversarial:
-        if rows or weights or options["integer"] or options["diagnose"] or recordings == adversarial:
+        given = {name for name in context.params if context.get_parameter_source(name) != ParameterSource.DEFAULT}
+        if given - {"data", "seeds", "as_json", "recordings", "adversarial"} or recordings == adversarial:
             raise click.UsageError("--recordings and --adversarial go with --data, --seeds and --json alone")
         (_bench_recordings if recordings else _bench_adversarial)(data, seeds, as_json)
         return
