@@ -377,7 +377,6 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
     with _opened(session, out, force, options) as (recording, workspace, progress):
         pipeline.require_cameras(recording)
         keypoints = pipeline.detect(recording, workspace, progress)
-        pipeline.require_evidence(recording, keypoints)
         _, clocks = pipeline.synchronise(recording, keypoints, workspace, progress)
         if as_json:
             _print_json({**_clocks_json(clocks), "file": str(workspace.clocks), "warnings": workspace.warnings})

@@ -323,7 +323,7 @@ def synchronise(
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
     for (teller, a, b), reason in _unheeded(graph, clocks).items():
-        log.warning("what %s says of %s and %s is not used: it %s", teller, a, b, reason)
+        log.warning("what %s says of %s and %s is not used: %s", teller, a, b, reason)
     for name, why in clocks.unsynchronised.items():
         log.warning(
             "%s is not synchronised: %s. It is left out; check that it shows the same people, or give "
@@ -577,19 +577,6 @@ def require_people(keypoints: Mapping[str, Keypoints2D]) -> None:
     """
     if not _shows_people(keypoints):
         raise SyncError(f"nobody is seen in any of {', '.join(keypoints)}; there is nothing to reconstruct")
-
-
-def require_evidence(recording: Recording, keypoints: Mapping[str, Keypoints2D]) -> None:
-    """Refuse a session in which nobody is seen, and nothing to be heard in two cameras.
-
-    Raises:
-        SyncError: There is nothing to synchronise by.
-    """
-    if not _shows_people(keypoints) and sum(video.has_audio for video in recording.videos.values()) < 2:
-        raise SyncError(
-            f"nobody is seen in any of {', '.join(keypoints)}, and no two have sound; there is nothing to synchronise "
-            "by"
-        )
 
 
 def _shows_people(keypoints: Mapping[str, Keypoints2D]) -> bool:

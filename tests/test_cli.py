@@ -555,12 +555,36 @@ def test_wrong_foreign_keypoint_files(refused, session, results, words):
     assert "cam02" in error
 
 
-def test_keypoints_of_nobody_at_all(refused, session):
+@pytest.fixture
+def deserted(session):
+    """A session in whose keypoints nobody is."""
     for name in ("cam01", "cam02", "cam03"):
         path = session / "keypoints" / f"{name}.npz"
         edit_npz(path, xy_px=np.full_like(np.load(path)["xy_px"], np.nan))
-    for command in ("reconstruct", "compare", "sync"):
-        assert "nobody" in refused(command, session, "--calib", session / "calib.json")
+    return session
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "compare"])
+def test_keypoints_of_nobody_at_all(refused, deserted, command):
+    assert "nobody" in refused(command, deserted, "--calib", deserted / "calib.json")
+
+
+def test_sync_of_nobody_says_so_and_ends_well(mvpose, deserted):
+    ended = mvpose("sync", deserted)
+    assert ended.code == 0
+    assert sum("is not synchronised: nobody is seen" in line for line in ended.warnings) == 2
+    assert len(read_clocks(deserted / "mvpose" / "clocks.json").clocks) == 1
+
+
+def test_hints_alone_give_clocks_where_nobody_is_seen(mvpose, deserted):
+    (deserted / "session.toml").write_text(
+        "reference = 'cam01'\n[cameras.cam02]\noffset_hint_s = 2.5\nhint_sigma_s = 0.05\n"
+    )
+    ended = mvpose("sync", deserted)
+    assert ended.code == 0
+    clocks = read_clocks(deserted / "mvpose" / "clocks.json")
+    assert clocks["cam02"].offset_s == pytest.approx(2.5)
+    assert "known by offset_hint_s alone" in clocks["cam02"].why
 
 
 def test_a_camera_in_which_nobody_is_seen_is_named_and_left_out(mvpose, session):

@@ -89,7 +89,7 @@ def solve_clocks(
             break
         kept.remove(worst)
         edges[worst] = edges[worst].rejected(
-            f"{_ms(solution.residual(edges[worst]))} from what the other edges say, "
+            f"lies {_ms(solution.residual(edges[worst]))} from what the other edges say, "
             f"at a sigma of {_ms(edges[worst].sigma_s)}"
         )
     vague = [i for i in accepted if _is_vague(edges[i], options) and {edges[i].a, edges[i].b} <= set(group)]
