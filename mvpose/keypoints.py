@@ -91,6 +91,11 @@ class Keypoints2D:
         return float(1 / step_s[step_s <= 1.5 * np.median(step_s)].mean())
 
     @property
+    def middle_s(self) -> float:
+        """The camera's own time half-way between its first frame and its last, seconds; 0 without frames."""
+        return float(self.time_s[[0, -1]].mean()) if self.n_frames else 0.0
+
+    @property
     def is_tracked(self) -> bool:
         """Whether every detection belongs to a track."""
         return bool((self.track_id != UNTRACKED).all())

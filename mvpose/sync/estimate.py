@@ -27,6 +27,7 @@ _MOST_EPOCHS = 8
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
 _SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
+_CERTAIN_S = 1e-4  # sigma of what users call certain
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Hint:
 
     offset_s: float
     sigma_s: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.offset_s) and 0 <= self.sigma_s < np.inf):
+            raise ValueError(f"a hint of {self.offset_s} ± {self.sigma_s} s must be finite, its sigma 0 or more")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def estimate_offsets(
                 reasons[a].append(f"{estimate.why_not} in {b}")
                 reasons[b].append(f"{estimate.why_not} in {a}")
         if prior is not None:
-            edges.append(edge(a, b, 0.0, prior.offset_s, prior.sigma_s, "hint"))
+            edges.append(_hinted_edge(keypoints[a], keypoints[b], prior))
         if progress:
             progress(done + 1, len(pairs))
     notes = {name: _why_unreachable(keypoints[name], reasons[name]) for name in keypoints}
@@ -131,6 +136,15 @@ def _hinted_offset(hints: Mapping[str, Hint], a: str, b: str) -> Hint | None:
     if a not in hints or b not in hints:
         return None
     return Hint(hints[a].offset_s - hints[b].offset_s, float(np.hypot(hints[a].sigma_s, hints[b].sigma_s)))
+
+
+def _hinted_edge(a: Keypoints2D, b: Keypoints2D, hint: Hint) -> PairwiseOffset:
+    """File a hint half-way between the middles of both recordings: it is of the recording, and tells of no drift.
+
+    Time 0 may be decades away, where times are the seconds since 1970.
+    """
+    at_s = (a.middle_s + b.middle_s - hint.offset_s) / 2
+    return edge(a.camera, b.camera, at_s, hint.offset_s, max(hint.sigma_s, _CERTAIN_S), "hint")
 
 
 def _why_unreachable(keypoints: Keypoints2D, reasons: Sequence[str]) -> str:

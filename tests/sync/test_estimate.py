@@ -502,6 +502,28 @@ def test_a_hint_alone_makes_a_doubtful_clock_or_none(exact):
     assert clocks.unsynchronised[B].endswith("s wide (need 0.1 s): nobody is seen in its view")
 
 
+def test_a_hint_is_of_the_recordings_and_not_of_1970(exact):
+    times = {name: 1.7e9 + 100.0 * i for i, name in enumerate((A, B, C))}
+    late = exact.seen(
+        **{n: replace(exact.keypoints[n], time_s=exact.keypoints[n].time_s + t) for n, t in times.items()}
+    )
+    graph, _ = solve(late, hints={A: Hint(0.0, 0.0), B: Hint(-100.3, 0.5)})
+    (hint,) = (e for e in graph.edges if e.method == "hint")
+    first_s, last_s = late.keypoints[A].time_s[[0, -1]]
+    assert first_s < hint.at_s < last_s
+    first_s, last_s = late.keypoints[B].time_s[[0, -1]]
+    assert first_s < hint.at_s + hint.offset_s < last_s
+
+
+def test_a_certain_hint_is_certain_to_a_tenth_of_a_millisecond(exact):
+    graph, _ = solve(exact, hints={A: Hint(0.0, 0.0), B: Hint(3.0, 0.0)})
+    (hint,) = (e for e in graph.edges if e.method == "hint")
+    assert hint.sigma_s == 1e-4
+    for wrong in ((0.0, -1.0), (np.nan, 0.5), (0.0, np.inf)):
+        with pytest.raises(ValueError, match="a hint of"):
+            Hint(*wrong)
+
+
 def test_hints_say_something_of_pairs_alone(exact):
     graph, _ = solve(exact, hints={B: Hint(3.0, 0.5)})
     assert [e.method for e in graph.edges] == ["epipolar"] * 3
