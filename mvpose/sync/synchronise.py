@@ -54,7 +54,7 @@ def synchronise_cameras(
     if refine and cameras is None:
         graph = trace_geometry(graph, keypoints)
     graph = graph.with_edges((*graph.edges, *cues))
-    epochs = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
+    epochs = {name: k.middle_s for name, k in keypoints.items()}
     graph, solved = solve_clocks(graph, epochs, reference=reference)
     if cameras is None or not refine:
         return graph, solved

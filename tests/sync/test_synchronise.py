@@ -48,6 +48,17 @@ def test_refinement_sharpens_clocks_with_a_calibration_and_without():
         assert all(refined[n].verdict == "good" for n in (B, C))
 
 
+def test_a_camera_without_a_single_frame_is_named():
+    _, cameras, keypoints = filmed(duration_s=12.0)
+    k = keypoints[C]
+    rows = (np.zeros((0, *k.xy_px.shape[1:])), np.zeros((0, len(k.skeleton))), np.zeros(0, int))
+    empty = Keypoints2D(C, np.zeros(0), np.zeros(1, int), *rows, k.skeleton, k.size_px)
+    for known in (cameras, None):
+        _, clocks = synchronise_cameras({**keypoints, C: empty}, known, reference=A)
+        assert set(clocks.clocks) == {A, B}
+        assert clocks.unsynchronised == {C: "nobody is seen in its view"}
+
+
 def test_lost_frames_are_found_and_mended():
     world, cameras, keypoints = filmed(lost=[(B, 40.0, 3)])
     _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
