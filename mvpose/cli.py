@@ -230,6 +230,14 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "end": click.option(
         "--end", "end_s", type=_Finite(), metavar="S", help="Last session time to reconstruct, seconds."
     ),
+    "method": click.option(
+        "--method",
+        type=click.Choice(["triangulate", "voxel"]),
+        default="triangulate",
+        show_default=True,
+        help="How keypoints become 3D: person by person, or by VoxelPose.",
+    ),
+    "weights": click.option("--weights", type=_PATH, help="Weights of VoxelPose.  [default: those that ship]"),
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
     "skip": click.option("--skip", multiple=True, metavar="CAM", help="Leave a camera out; may be repeated."),
@@ -277,11 +285,11 @@ def _opened(
 @cli.command(short_help="From videos to 3D skeletons, in one go.")
 @_session_argument
 @_options(
-    "calib!", "units", "out", "detector", "checkpoint", "sync", "fps", "start", "end", "smooth", "reference", "skip",
-    "jobs", "force", "json",
+    "calib!", "units", "out", "detector", "checkpoint", "sync", "method", "weights", "fps", "start", "end", "smooth",
+    "reference", "skip", "jobs", "force", "json",
 )  # fmt: skip
 def reconstruct(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """From videos to 3D skeletons: whatever of detect, sync, triangulate, export and compare is not yet done."""
+    """From videos to 3D skeletons: whatever of detect, sync, reconstruct, export and compare is not yet done."""
     from mvpose import pipeline
     from mvpose.compare import compare
 
@@ -388,11 +396,18 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
 @cli.command(short_help="Synchronised against raw: report and metrics.")
 @_session_argument
 @_options(
-    "calib!", "units", "truth", "out", "detector", "checkpoint", "fps", "start", "end", "smooth", "reference", "skip",
-    "jobs", "force", "json",
+    "calib!", "units", "truth", "out", "detector", "checkpoint", "method", "weights", "fps", "start", "end", "smooth",
+    "reference", "skip", "jobs", "force", "json",
 )  # fmt: skip
+@click.option("--beside", type=click.Choice(["triangulate", "voxel"]), help="Show another --method beside it.")
 def compare(
-    session: Path, truth: tuple[Path, ...], out: Path | None, force: bool, as_json: bool, **options: Any
+    session: Path,
+    truth: tuple[Path, ...],
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+    beside: Any,
+    **options: Any,
 ) -> None:
     """Set the synchronised reconstruction beside the raw one: report/index.html and report/metrics.json."""
     from mvpose import pipeline
@@ -404,7 +419,7 @@ def compare(
         pipeline.require_cameras(recording)
         keypoints = pipeline.detect(recording, workspace, progress)
         made = pipeline.reconstruct(recording, keypoints, workspace, progress)
-        metrics = compare_variants(recording, keypoints, made.offsets, made.clocks, workspace, known, progress)
+        metrics = compare_variants(recording, keypoints, made.offsets, made.clocks, workspace, known, progress, beside)
         if as_json:
             _print_json({"metrics": metrics, "report": str(workspace.report), "warnings": workspace.warnings})
             return

@@ -20,10 +20,12 @@ from mvpose.formats.results import read_clocks, read_json, read_poses, write_jso
 from mvpose.keypoints import Keypoints2D
 from mvpose.pipeline import (
     Built,
+    Method,
     Progress,
     Recording,
     build_poses,
     clock_values,
+    how_built,
     keypoint_digests,
     no_progress,
     raw_clocks,
@@ -40,7 +42,13 @@ from mvpose.workspace import Workspace, array_digest, digest_of
 log = logging.getLogger(__name__)
 
 METRICS_FORMAT = "mvpose.metrics/1"
-_LABELS = {RAW: "Raw", SYNCED: "Synchronised", TRUTH: "True clocks"}
+_LABELS = {
+    RAW: "Raw",
+    SYNCED: "Synchronised",
+    TRUTH: "True clocks",
+    "triangulate": "Synchronised, triangulated",
+    "voxel": "Synchronised, VoxelPose",
+}
 _MOST_SHOTS = 6
 
 
@@ -85,13 +93,24 @@ def compare(
     workspace: Workspace,
     truth: Truth | None = None,
     progress: Progress = no_progress,
+    beside: Method | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Reconstruct with and without synchronisation, measure both, and write the report.
 
     All variants have the same people, paired across cameras by the synchronised one: what differs is time alone.
 
+    Args:
+        recording: The session.
+        keypoints: Each camera's keypoints.
+        offsets: What the clocks come from.
+        clocks: The estimated clocks.
+        workspace: Where the report goes.
+        truth: What is known to be true.
+        progress: Is told of variants.
+        beside: Another way from keypoints to 3D, to be shown beside the settings' own, by the same clocks.
+
     Returns:
-        The metrics of each variant: raw, synced, and truth where true clocks are given.
+        The metrics of each variant: raw, synced, truth where true clocks are given, and the other method.
     """
     assert recording.rig is not None
     truth = truth or Truth()
@@ -100,7 +119,7 @@ def compare(
             "true poses alone do not say on whose time they are: give the true clocks.json beside them, or name the "
             "camera with --reference"
         )
-    digest = _digest(recording, keypoints, clocks, truth, workspace)
+    digest = digest_of(_digest(recording, keypoints, clocks, truth, workspace), beside)
     if workspace.is_current("compare", digest):
         return workspace.read(read_metrics, workspace.metrics)
     start = time.perf_counter()
@@ -112,7 +131,13 @@ def compare(
     for name, own in all_clocks.items():
         done[name] = _variant(name, own, (built, clocks), recording, keypoints, truth)
         progress("compare", len(done), len(all_clocks) + 1)
-    variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH) if name in done)
+    if beside is not None and beside != recording.settings.method:
+        other = replace(recording, settings=replace(recording.settings, method=beside, weights=None))
+        made = (build_poses(keypoints, recording.rig, clocks, other.settings, progress), clocks)
+        done[beside] = replace(
+            _variant(SYNCED, clocks, made, other, keypoints, truth), name=beside, label=_LABELS[beside]
+        )
+    variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH, beside) if name in done)
     rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
     comparison = Comparison(
         title=recording.session.name,
@@ -151,7 +176,6 @@ def _digest(
     recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clocks, truth: Truth, workspace: Workspace
 ) -> str:
     """Return what the comparison depends on; the detections' own digests stand for the videos that it shows."""
-    s = recording.settings
     return digest_of(
         recording.session.name,
         keypoint_digests(recording, workspace),
@@ -159,7 +183,7 @@ def _digest(
         rig_digest(recording.rig),
         clock_values(clocks),
         truth.digest,
-        (s.fps, s.start_s, s.end_s, s.smooth),
+        how_built(recording.settings),
     )
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from mvpose.formats.results import (
 )
 from mvpose.keypoints import AlignedKeypoints, Keypoints2D
 from mvpose.poses import Poses3D, Reconstruction
-from mvpose.recon.align import align, timeline
+from mvpose.recon.align import AlignedTracks, align, timeline
 from mvpose.recon.associate import associate
 from mvpose.recon.identify import by_identity, identified
 from mvpose.recon.smooth import smooth
@@ -61,6 +61,10 @@ def no_progress(what: str, done: int, total: int) -> None:
     """Report nothing."""
 
 
+Method = Literal["triangulate", "voxel"]
+"""How keypoints become 3D: each person's triangulated, or everybody found in voxels by VoxelPose."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a user may choose; every field is an option of the command line."""
@@ -76,6 +80,8 @@ class Settings:
     reference: str | None = None
     skip: tuple[str, ...] = ()
     smooth: bool = True
+    method: Method = "triangulate"
+    weights: Path | None = None  # of VoxelPose, in place of those that ship
     jobs: int = 1  # cameras detected at the same time
 
 
@@ -412,15 +418,24 @@ class Built:
     aligned: AlignedKeypoints
 
 
-def build_poses(keypoints: Mapping[str, Keypoints2D], rig: CameraRig, clocks: Clocks, settings: Settings) -> Built:
-    """Fuse keypoints and clocks into poses: align → associate → triangulate → smooth.
+def build_poses(
+    keypoints: Mapping[str, Keypoints2D],
+    rig: CameraRig,
+    clocks: Clocks,
+    settings: Settings,
+    progress: Progress = no_progress,
+) -> Built:
+    """Fuse keypoints and clocks into poses: align → associate → triangulate → smooth, or by VoxelPose.
 
     Raises:
         ReconstructionError: Fewer than two cameras have a clock, or nobody is seen by two of them.
     """
     keypoints = _mended(keypoints, clocks)
     time_s = _timeline(keypoints, clocks, settings)
-    return _built(associate(align(keypoints, clocks, time_s), rig), rig, settings)
+    tracks = align(keypoints, clocks, time_s)
+    if settings.method == "voxel":
+        return _built_of_voxels(tracks, rig, settings, progress)
+    return _built(associate(tracks, rig), rig, settings)
 
 
 def rebuild_poses(
@@ -431,6 +446,8 @@ def rebuild_poses(
     settings: Settings,
 ) -> Built:
     """Make the poses of the same people under other clocks, so that only what clocks do differs.
+
+    VoxelPose, which pairs nobody, finds whom it finds.
 
     Args:
         keypoints: Each camera's keypoints.
@@ -446,7 +463,10 @@ def rebuild_poses(
     keypoints = _mended(keypoints, own)
     time_s = _timeline(keypoints, clocks, settings)
     named = identified(keypoints, own, built.aligned)
-    return _built(by_identity(align(named, clocks, time_s), built.aligned.person_ids), rig, settings)
+    tracks = align(named, clocks, time_s)
+    if settings.method == "voxel":
+        return _built_of_voxels(tracks, rig, settings)
+    return _built(by_identity(tracks, built.aligned.person_ids), rig, settings)
 
 
 def _mended(keypoints: Mapping[str, Keypoints2D], clocks: Clocks) -> dict[str, Keypoints2D]:
@@ -462,7 +482,22 @@ def _built(aligned: AlignedKeypoints, rig: CameraRig, settings: Settings) -> Bui
     return Built(smooth(poses) if settings.smooth else poses, aligned)
 
 
-def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clocks, workspace: Workspace) -> Poses3D:
+def _built_of_voxels(
+    tracks: AlignedTracks, rig: CameraRig, settings: Settings, progress: Progress = no_progress
+) -> Built:
+    from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
+
+    poses, aligned = fuse_voxels(tracks, rig, load_voxelpose(settings.weights), _telling("voxels", progress))
+    return Built(smooth(poses) if settings.smooth else poses, aligned)
+
+
+def fuse(
+    recording: Recording,
+    keypoints: Mapping[str, Keypoints2D],
+    clocks: Clocks,
+    workspace: Workspace,
+    progress: Progress = no_progress,
+) -> Poses3D:
     """Make the 3D poses and save them.
 
     Raises:
@@ -478,12 +513,12 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
         keypoint_digests(recording, workspace),
         rig_digest(rig),
         clock_values(clocks),
-        (s.fps, s.start_s, s.end_s, s.smooth),
+        how_built(s),
     )
     if workspace.is_current("reconstruct", digest):
         return workspace.read(read_poses, workspace.poses3d)
     start = time.perf_counter()
-    poses = build_poses(keypoints, rig, clocks, s).poses
+    poses = build_poses(keypoints, rig, clocks, s, progress).poses
     if not len(poses.person_ids):
         raise ReconstructionError(
             "nobody is seen by two synchronised cameras at once, so there is no 3D. Check that the cameras see the "
@@ -493,6 +528,7 @@ def fuse(recording: Recording, keypoints: Mapping[str, Keypoints2D], clocks: Clo
     facts = {
         "frames": len(poses.time_s),
         "people": len(poses.person_ids),
+        "method": s.method,
         "calib": str(s.calib and s.calib.resolve()),
         "units": s.units,
     }
@@ -504,6 +540,17 @@ def _calibrated(recording: Recording) -> CameraRig:
     if recording.rig is None:
         raise ReconstructionError("3D needs a calibration: give --calib")
     return recording.rig
+
+
+def how_built(settings: Settings) -> list[Any]:
+    """Return what stands for the user's choices in the digest of poses."""
+    s = settings
+    weights = None if s.weights is None or s.method != "voxel" else _digest_if_there(s.weights)
+    return [s.fps, s.start_s, s.end_s, s.smooth, s.method, weights]
+
+
+def _digest_if_there(path: Path) -> str:
+    return file_digest(path) if path.is_file() else ""
 
 
 def clock_values(clocks: Clocks) -> list[Any]:
@@ -565,7 +612,7 @@ def reconstruct(
         offsets, clocks = synchronise(recording, keypoints, workspace, progress)
     else:
         clocks = taken_as_they_stand(recording, workspace)
-    poses = fuse(recording, keypoints, clocks, workspace)
+    poses = fuse(recording, keypoints, clocks, workspace, progress)
     return Reconstruction(poses, _calibrated(recording).subset(poses.cameras), clocks, offsets, workspace.options)
 
 

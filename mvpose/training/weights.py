@@ -54,13 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
             numbers that are not finite.
     """
     header, tensors = _read(Path(path))
-    _check_format(header.get("format"), path)
-    try:
-        metadata = json.loads(header["metadata"])
-    except (KeyError, ValueError):
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise FormatError(f"{path} says nothing readable of its weights; get the file anew")
+    metadata = _metadata(header, path)
     own = module.state_dict()
     if differing := _difference(own, tensors):
         raise FormatError(
@@ -72,6 +66,26 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(value)
+    return metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a file says of its weights, such as which network they are of.
+
+    Raises:
+        FormatError: As ``load_weights``.
+    """
+    return _metadata(_read(Path(path))[0], path)
+
+
+def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+    _check_format(header.get("format"), path)
+    try:
+        metadata = json.loads(header["metadata"])
+    except (KeyError, ValueError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise FormatError(f"{path} says nothing readable of its weights; get the file anew")
     return metadata
 
 

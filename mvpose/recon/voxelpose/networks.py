@@ -143,8 +143,11 @@ class Finder(nn.Module):
 
     def heights(self, volume: Tensor, room: Tensor, column: Tensor) -> Tensor:
         """Return the same up columns: (M, Z), of rooms (M,) at cells column (M, 2). *planes* only."""
-        wide = functional.max_pool3d(volume, (3, 3, 1), stride=1, padding=(1, 1, 0))
-        return self.column(wide[room, :, column[:, 0], column[:, 1]])[:, 0]
+        sides = torch.tensor(volume.shape[2:4], device=volume.device)
+        around = torch.cartesian_prod(*2 * [torch.arange(-1, 2, device=volume.device)])
+        near = torch.minimum((column[:, None] + around).clamp(min=0), sides - 1)  # (M, 9, 2)
+        columns = volume.movedim(1, -1)[room[:, None], near[..., 0], near[..., 1]]  # (M, 9, Z, J)
+        return self.column(columns.amax(1).transpose(1, 2))[:, 0]
 
     def likelihood(self, volume: Tensor) -> Tensor:
         """Return how likely somebody's root is in each voxel: (B, X, Y, Z). *cubes* only."""

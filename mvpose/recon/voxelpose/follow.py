@@ -1,0 +1,107 @@
+"""Follow people found frame by frame: one lasting identity each, nobody who is there for a moment only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mvpose.recon.track import Stretch, continuity
+
+SHORTEST_S = 0.3
+"""Whoever is found for less time than this altogether is nobody."""
+
+_NEAR_M, _SPEED_MPS = 0.25, 2.5  # from what was foretold: a person's joints, in the mean
+_LOST_S = 0.35  # a person not found for longer goes on as somebody else, until stretches are linked
+_END_S = 1.0  # of a stretch, for how it goes on
+
+
+def follow(time_s: np.ndarray, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Name the people of all frames.
+
+    Each frame's people are given to the stretches that foretell them best, at constant velocity (Hungarian); then
+    stretches that go on from one another are linked, the surest first.
+
+    Args:
+        time_s: (T,) times of the frames, seconds, uniform.
+        frames: T arrays (n, J, 3), metres: the people found, in any order.
+
+    Returns:
+        T arrays (n,): whom each one is, from 0 on in order of appearance; −1 for nobody.
+    """
+    stretch = _stretches(time_s, frames)
+    count = max((int(s.max(initial=-1)) + 1 for s in stretch), default=0)
+    person = _linked(time_s, frames, stretch, count)
+    step_s = float(time_s[1] - time_s[0]) if len(time_s) > 1 else 0.0
+    named = [person[s] for s in stretch]
+    frequent = np.bincount(np.concatenate([*named, np.zeros(0, dtype=int)]), minlength=count)
+    kept = np.flatnonzero(frequent >= max(SHORTEST_S / step_s if step_s else 1, 1))
+    first = {int(p): next(t for t, own in enumerate(named) if p in own) for p in kept}
+    order = sorted(first, key=lambda p: (first[p], p))
+    number = np.full(count + 1, -1)
+    number[order] = np.arange(len(order))
+    return [number[own] for own in named]
+
+
+def _stretches(time_s: np.ndarray, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return for each frame the stretch (n,) of each of its people."""
+    last: dict[int, tuple[float, np.ndarray, np.ndarray]] = {}  # stretch → time, joints, velocity (3,)
+    result, count = [], 0
+    for t, found in zip(time_s, frames, strict=True):
+        last = {name: state for name, state in last.items() if t - state[0] <= _LOST_S}
+        names = list(last)
+        own = np.full(len(found), -1)
+        if names and len(found):
+            gap_s = np.array([t - last[name][0] for name in names])
+            foretold = np.stack([last[name][1] + gap * last[name][2] for name, gap in zip(names, gap_s, strict=True)])
+            apart = np.linalg.norm(found[:, None] - foretold[None], axis=-1).mean(axis=-1)
+            limit = _NEAR_M + _SPEED_MPS * gap_s
+            cost = np.where(apart <= limit, apart, 1e3)
+            for i, j in zip(*linear_sum_assignment(cost), strict=True):
+                if cost[i, j] < 1e3:
+                    own[i] = names[j]
+        for i in np.flatnonzero(own < 0):
+            own[i], count = count, count + 1
+        for i, name in enumerate(own.tolist()):
+            velocity = np.zeros(3)
+            if name in last:
+                before_s, before, speed = last[name]
+                velocity = 0.7 * speed + 0.3 * (found[i] - before).mean(axis=0) / (t - before_s)
+            last[name] = (float(t), found[i], velocity)
+        result.append(own)
+    return result
+
+
+def _linked(time_s: np.ndarray, frames: Sequence[np.ndarray], stretch: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Return the person (count + 1,) of each stretch: stretches that one person makes one after the other."""
+    rows: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    for t, own in enumerate(stretch):
+        for i, name in enumerate(own.tolist()):
+            rows[name].append((t, i))
+    heads, tails = [], []
+    for own_rows in rows:
+        begin_s, end_s = time_s[own_rows[0][0]], time_s[own_rows[-1][0]]
+        heads.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] <= begin_s + _END_S]))
+        tails.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] >= end_s - _END_S]))
+    pairs = [(a, b) for a in range(count) for b in range(count) if heads[b].time_s[0] - tails[a].time_s[-1] > 0]
+    weight = continuity([tails[a] for a, _ in pairs], [heads[b] for _, b in pairs])
+    links = [(w, a, b) for w, (a, b) in zip(weight.tolist(), pairs, strict=True) if w > 0]
+    after: dict[int, int] = {}
+    before: dict[int, int] = {}
+    for _, a, b in sorted(links, reverse=True):
+        if a not in after and b not in before:
+            after[a], before[b] = b, a
+    person = np.arange(count + 1)
+    for a in range(count):
+        if a not in before:
+            b = a
+            while b in after:
+                b = after[b]
+                person[b] = a
+    person[count] = -1
+    return person
+
+
+def _part(time_s: np.ndarray, frames: Sequence[np.ndarray], rows: Sequence[tuple[int, int]]) -> Stretch:
+    return Stretch(time_s[[t for t, _ in rows]], np.stack([frames[t][i] for t, i in rows]))

@@ -1,0 +1,5 @@
+"""The weights that ship, as safetensors; MODEL_CARD.md says what they are and how they were made."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "voxelpose.safetensors"
