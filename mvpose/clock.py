@@ -22,7 +22,8 @@ class Clock:
         camera: The camera's name.
         offset_s: Session time at the camera's time 0, in seconds.
         rate: Session seconds per camera second.
-        cov: (2, 2) covariance of (offset_s, rate), in s², s, 1.
+        cov: (2, 2) covariance of (session time at ``epoch_s``, rate), in s², s, 1. At the camera's time 0, which may be
+            in 1970, they would be hours uncertain, and what is left in the recording less than their rounding.
         epoch_s: The camera's time at which the clock is known best quoted: the middle of its recording.
         rate_fitted: Whether the data determine the rate; otherwise it stays at its prior, near 1.
         verdict: ``good``, or ``doubtful`` with the reason in ``why``.
@@ -63,11 +64,13 @@ class Clock:
 
     def sigma_s(self, t_camera_s: np.ndarray | float) -> np.ndarray:
         """Return the standard deviation of ``to_session(t_camera_s)``, seconds."""
-        t = np.asarray(t_camera_s, dtype=float)
-        at_zero, growth = self.cov[0, 0], t**2 * self.cov[1, 1]
-        # Far from time 0, as in seconds since 1970, large terms cancel: what is left is no less than their rounding.
-        rounding = 4 * np.finfo(float).eps * (at_zero + growth)
-        return np.sqrt(np.maximum(at_zero + 2 * t * self.cov[0, 1] + growth, rounding))
+        t = np.asarray(t_camera_s, dtype=float) - self.epoch_s
+        return np.sqrt(np.maximum(self.cov[0, 0] + 2 * t * self.cov[0, 1] + t**2 * self.cov[1, 1], 0.0))
+
+    @property
+    def cov_at_zero(self) -> np.ndarray:
+        """(2, 2) covariance of (offset_s, rate)."""
+        return carried(self.cov, -self.epoch_s)
 
     @property
     def offset_at_epoch_s(self) -> float:
@@ -78,6 +81,13 @@ class Clock:
     def sigma_at_epoch_s(self) -> float:
         """The figure to quote to people."""
         return float(self.sigma_s(self.epoch_s))
+
+
+def carried(cov: np.ndarray, by_s: float) -> np.ndarray:
+    """Carry the covariance (2, 2) of a line's value and slope along the line."""
+    along = np.array([[1.0, by_s], [0.0, 1.0]])
+    cov = along @ cov @ along.T
+    return np.asarray((cov + cov.T) / 2)
 
 
 def identity_clock(camera: str, epoch_s: float = 0.0) -> Clock:

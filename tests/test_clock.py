@@ -27,16 +27,18 @@ def test_a_clock_maps_its_time_to_the_session_and_back():
 def test_sigma_is_that_of_a_line_with_correlated_ends():
     t = np.array([0.0, 10.0, 40.0])
     lines = np.random.default_rng(0).multivariate_normal([0, 0], COV, 200_000)
-    np.testing.assert_allclose(clock().sigma_s(t), (lines[:, :1] + lines[:, 1:] * t).std(axis=0), rtol=0.01)
+    np.testing.assert_allclose(clock().sigma_s(t), (lines[:, :1] + lines[:, 1:] * (t - 10.0)).std(axis=0), rtol=0.01)
+    np.testing.assert_allclose(np.sqrt(clock().cov_at_zero[0, 0]), clock().sigma_s(0.0))
     assert clock().sigma_at_epoch_s == clock().sigma_s(10.0)
     assert identity_clock("a", 10.0).sigma_at_epoch_s == 0.0
 
 
-def test_rounding_never_passes_for_certainty():
-    # Known to 2 ms now, with a rate known to 30 ppm: at time 0, in 1970, that is hours, and their difference is lost.
-    now, rate_var = 1.7e9, 9e-10
-    far = clock(cov=[[4e-6 + now**2 * rate_var, -now * rate_var], [-now * rate_var, rate_var]], epoch_s=now)
-    assert 1e-3 < far.sigma_at_epoch_s < 1e-2
+def test_times_since_1970_lose_nothing_to_rounding():
+    # Known to 2 ms now, with a rate known to 30 ppm: at time 0, in 1970, that is hours.
+    far = clock(cov=[[4e-6, 1e-9], [1e-9, 9e-10]], epoch_s=1.7e9)
+    assert far.sigma_at_epoch_s == pytest.approx(2e-3, rel=1e-12)
+    assert float(far.sigma_s(1.7e9 + 60.0)) == pytest.approx(float(np.sqrt(4e-6 + 120e-9 + 3600 * 9e-10)), rel=1e-6)
+    assert far.cov_at_zero[0, 0] == pytest.approx(1.7e9**2 * 9e-10, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvpose.atomic import atomic_path
-from mvpose.clock import Clock, Clocks
+from mvpose.clock import Clock, Clocks, carried
 from mvpose.errors import FormatError
 from mvpose.poses import Poses3D
 from mvpose.skeleton import skeleton_of
@@ -98,13 +98,15 @@ def write_clocks(clocks: Clocks, path: Path) -> None:
 
 
 def _clock_json(clock: Clock) -> dict[str, Any]:
+    cov = clock.cov_at_zero
     return {
         "offset_s": clock.offset_s,
         "rate": clock.rate,
-        "sigma_offset_s": math.sqrt(clock.cov[0, 0]),
-        "sigma_rate": math.sqrt(clock.cov[1, 1]),
-        "cov": clock.cov,
+        "sigma_offset_s": math.sqrt(cov[0, 0]),
+        "sigma_rate": math.sqrt(cov[1, 1]),
+        "cov": cov,
         "epoch_s": clock.epoch_s,
+        "cov_at_epoch": clock.cov,
         "sigma_at_epoch_s": clock.sigma_at_epoch_s,
         "rate_fitted": clock.rate_fitted,
         "verdict": clock.verdict,
@@ -112,6 +114,13 @@ def _clock_json(clock: Clock) -> dict[str, Any]:
         **({"jumps": clock.jumps} if clock.jumps else {}),
         **({"readout_s": clock.readout_s} if clock.readout_s is not None else {}),
     }
+
+
+def _cov_at_epoch(c: Mapping[str, Any]) -> np.ndarray:
+    """Return what was written of a clock's covariance: at the epoch, or, by others and before, at time 0 alone."""
+    if "cov_at_epoch" in c:
+        return np.asarray(c["cov_at_epoch"], dtype=float)
+    return carried(np.asarray(c.get("cov", [[0, 0], [0, 0]]), dtype=float), float(c.get("epoch_s", 0.0)))
 
 
 def read_clocks(path: Path) -> Clocks:
@@ -127,7 +136,7 @@ def read_clocks(path: Path) -> Clocks:
                 name,
                 float(c["offset_s"]),
                 float(c["rate"]),
-                np.asarray(c.get("cov", [[0, 0], [0, 0]]), dtype=float),
+                _cov_at_epoch(c),
                 epoch_s=float(c.get("epoch_s", 0.0)),
                 rate_fitted=bool(c.get("rate_fitted", False)),
                 verdict=c.get("verdict", "good"),

@@ -25,7 +25,7 @@ from scipy.linalg import eigh
 from scipy.ndimage import uniform_filter1d
 
 from mvpose.calib.camera import Camera
-from mvpose.clock import Clock, Clocks
+from mvpose.clock import Clock, Clocks, carried
 from mvpose.geometry import essential_matrix, homogeneous
 from mvpose.sync.coarse import NOISE, OUTLIER_SCALE
 from mvpose.sync.offsets import PairwiseOffset
@@ -562,6 +562,5 @@ def _known(clock: Clock, cov: np.ndarray, centre_s: float) -> Clock:
     odds = np.sqrt(2) * RATE_SIGMA / sigma * np.exp(-0.5 * (drift / sigma) ** 2)
     if odds > 1:
         clock = _moved(clock, -drift * cov[0, 1] / cov[1, 1], -drift, centre_s)
-    to_zero = np.array([[1.0, -float(clock.to_camera(centre_s))], [0.0, 1.0]])
-    cov = to_zero @ cov @ to_zero.T
-    return replace(clock, cov=(cov + cov.T) / 2, rate_fitted=bool(odds <= 1))
+    cov = carried(cov, clock.epoch_s - float(clock.to_camera(centre_s)))
+    return replace(clock, cov=cov, rate_fitted=bool(odds <= 1))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mvpose.clock import Clock, Clocks, identity_clock
+from mvpose.clock import Clock, Clocks, carried, identity_clock
 from mvpose.errors import SyncError
 from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, METHODS, Method, OffsetGraph, PairwiseOffset
 
@@ -131,13 +131,12 @@ class _Solution:
         i = self.cameras.index(camera)
         return float(self.offset_s[i] + self.rate_deviation[i] * (t_s - self.origin_s[i]))
 
-    def clock(self, camera: str) -> tuple[float, float, np.ndarray]:
-        """Return a camera's offset at its time 0, its rate, and their covariance (2, 2)."""
+    def clock(self, camera: str, epoch_s: float) -> Clock:
+        """Return a camera's clock, its uncertainty at an epoch."""
         i = self.cameras.index(camera)
         pick = [i, i + len(self.cameras)]
-        to_zero = np.array([[1.0, -self.origin_s[i]], [0.0, 1.0]])
-        cov = to_zero @ self.cov[np.ix_(pick, pick)] @ to_zero.T
-        return self._ahead_s(camera, 0.0), 1.0 + float(self.rate_deviation[i]), (cov + cov.T) / 2
+        cov = carried(self.cov[np.ix_(pick, pick)], epoch_s - self.origin_s[i])
+        return Clock(camera, self._ahead_s(camera, 0.0), 1.0 + float(self.rate_deviation[i]), cov, epoch_s=epoch_s)
 
 
 def _least_squares(
@@ -469,17 +468,10 @@ def _clock(
     cameras: int,
     options: SolveOptions,
 ) -> Clock:
-    offset_s, rate, cov = solution.clock(name)
-    clock = Clock(
-        name,
-        offset_s,
-        rate,
-        cov,
-        epoch_s=epoch_s,
-        rate_fitted=bool(np.sqrt(cov[1, 1]) < 0.5 * options.rate_sigma),
-    )
+    clock = solution.clock(name, epoch_s)
+    clock = replace(clock, rate_fitted=bool(np.sqrt(clock.cov[1, 1]) < 0.5 * options.rate_sigma))
     why = doubts(clock, own, cameras, options)
-    return Clock(**{**clock.__dict__, "verdict": "doubtful", "why": why}) if why else clock
+    return replace(clock, verdict="doubtful", why=why) if why else clock
 
 
 def doubts(clock: Clock, own: Sequence[PairwiseOffset], cameras: int, options: SolveOptions) -> str:

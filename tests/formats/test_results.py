@@ -81,18 +81,26 @@ def test_clocks_survive_to_the_last_bit(tmp_path):
     assert np.isnan(back.cycle_residual_rms_s)
 
 
+def test_clocks_of_which_nothing_but_time_0_is_told_are_read(tmp_path):
+    write_clocks(CLOCKS, tmp_path / "clocks.json")
+    edit(tmp_path / "clocks.json", lambda value: value["clocks"]["cam01"].pop("cov_at_epoch"))
+    np.testing.assert_allclose(read_clocks(tmp_path / "clocks.json")["cam01"].cov, CLOCKS["cam01"].cov, rtol=1e-9)
+
+
 def test_clocks_json_is_as_the_contract_says(tmp_path):
     write_clocks(CLOCKS, tmp_path / "clocks.json")
     value = json.loads((tmp_path / "clocks.json").read_text(encoding="utf-8"))
     assert value["format"] == "mvpose.clocks/1"
     cam01 = value["clocks"]["cam01"]
     assert set(cam01) == {
-        "offset_s", "rate", "sigma_offset_s", "sigma_rate", "cov", "epoch_s", "sigma_at_epoch_s", "rate_fitted",
-        "verdict", "why",
+        "offset_s", "rate", "sigma_offset_s", "sigma_rate", "cov", "epoch_s", "sigma_at_epoch_s", "cov_at_epoch",
+        "rate_fitted", "verdict", "why",
     }  # fmt: skip
-    assert cam01["sigma_offset_s"] == pytest.approx(2e-3)  # at t_camera = 0
-    # σ² at 10 s: 4e-6 − 2 · 10 · 1e-9 + 100 · 1e-11
-    assert cam01["sigma_at_epoch_s"] == pytest.approx(np.sqrt(3.981e-6))
+    assert cam01["sigma_at_epoch_s"] == pytest.approx(2e-3)
+    assert cam01["cov_at_epoch"] == [[4e-6, -1e-9], [-1e-9, 1e-11]]
+    # σ² at t_camera = 0, 10 s earlier: 4e-6 + 2 · 10 · 1e-9 + 100 · 1e-11
+    assert cam01["sigma_offset_s"] == pytest.approx(np.sqrt(4.021e-6))
+    np.testing.assert_allclose(cam01["cov"], [[4.021e-6, -1.1e-9], [-1.1e-9, 1e-11]])
     assert value["clocks"]["cam02"]["offset_s"] == 0
     assert value["clocks"]["cam02"]["rate"] == 1
     assert "why" not in value["clocks"]["cam02"]
@@ -120,8 +128,8 @@ def test_clocks_may_leave_out_all_but_the_clock_itself(tmp_path):
         lambda v: v["clocks"]["cam01"].update(rate="fast"),
         lambda v: v["clocks"]["cam01"].update(rate=-1),
         lambda v: v["clocks"]["cam01"].update(offset_s=None),
-        lambda v: v["clocks"]["cam01"].update(cov=[[1, 2], [3]]),
-        lambda v: v["clocks"]["cam01"].update(cov=[1]),
+        lambda v: v["clocks"]["cam01"].update(cov_at_epoch=[[1, 2], [3]]),
+        lambda v: v["clocks"]["cam01"].update(cov_at_epoch=[1]),
         lambda v: v.update(unsynchronised=[1]),
         lambda v: v.update(unsynchronised={"cam01": "has a clock, too"}),
         lambda v: v.update(components=3),
