@@ -17,6 +17,7 @@ sight altogether are taken for those who appear where they can have gone.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,10 +33,12 @@ from mvpose.recon.track import MAX_LINK_S, TRACKED, TRACKED_THROUGH_CROSSING, St
 from mvpose.recon.triangulate import triangulate_points
 from mvpose.skeleton import Skeleton
 
-MIN_EVIDENCE = 30.0
+log = logging.getLogger(__name__)
+
+MIN_EVIDENCE = 45.0
 """Log-likelihood ratio of all pairs of views of a person, together, over all time, beyond what chance gathers. Two
-views that agree on one of two people gather about 20 a second, four 130. Of the people that detectors' inventions made
-up by chance (2 and 20 a frame and view; five synthetic recordings of 15 s) two had more, 32 and 34."""
+views that agree on one of two people gather about 20 a second, four 130. People whom detectors' inventions made up by
+chance reached 40 (11 synthetic recordings of 8 to 15 s, 2 to 20 inventions a frame and view)."""
 MAX_MISFIT_SIGMAS = 8.0
 """A piece is left out if its median distance from its person's 3D joints is larger, left and right exchanged or not."""
 
@@ -51,6 +54,7 @@ _SAME_SIGMA, _GROSS_SHARE, _OTHER_DENSITY = 2.0, 0.1, 1 / 150
 _INDEPENDENT_JOINTS = 4.0  # joints of a body move together, so count as no more
 _INDEPENDENT_S = 0.4  # detectors' errors are correlated over about as long
 _CLEAR = 5.0  # evidence that joins pieces without regard to time
+_FEW = 0.25  # of what a camera sees; less is a sign that something is wrong with it
 _RETURN = 3.0  # log-odds that who appears is somebody who was lost from sight rather than somebody new
 _NEXT_S = 0.75  # what begins within this time may be what went on, beside what 2D tracks say
 
@@ -121,7 +125,26 @@ def associate(tracks: AlignedTracks, rig: CameraRig) -> AlignedKeypoints:
         CalibrationError: The rig lacks a camera.
     """
     cameras = rig.subset(tracks.cameras).cameras
-    return _by_person(tracks, _people(tracks, cameras) if tracks.tracklets else [])
+    people = _people(tracks, cameras) if tracks.tracklets else []
+    _warn_of_strangers(tracks, people)
+    return _by_person(tracks, people)
+
+
+def _warn_of_strangers(tracks: AlignedTracks, people: Sequence[np.ndarray]) -> None:
+    """Name cameras of whose people most are nobody whom others see, if there is anybody: so look wrong ones."""
+    owned = dict.fromkeys(tracks.cameras, 0)
+    seen = dict.fromkeys(tracks.cameras, 0)
+    for tracklet, person in zip(tracks.tracklets, people, strict=False):
+        owned[tracklet.camera] += int((person >= 0).sum())
+        seen[tracklet.camera] += len(person)
+    for name in tracks.cameras:
+        if any(owned.values()) and seen[name] and owned[name] < _FEW * seen[name]:
+            log.warning(
+                "%s: only %.0f %% of the people found in it fit those whom others see; check its calibration, its "
+                "clock, and whether the detector takes things for people",
+                name,
+                100 * owned[name] / seen[name],
+            )
 
 
 def _people(tracks: AlignedTracks, cameras: Sequence[Camera]) -> list[np.ndarray]:

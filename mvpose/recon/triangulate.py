@@ -19,11 +19,14 @@ from mvpose.errors import ReconstructionError
 from mvpose.geometry import projection_matrices
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
+from mvpose.recon.align import MIN_JOINTS
 
 OUTLIER_SIGMAS = 7.0
 """A view further from the point than this has no part in it (Tukey's c)."""
 MAX_SIGMA_M = 0.5
 """A point less certain than this along any direction is missing: its rays are nearly parallel (about 3° at 2 cm)."""
+MAX_RELATIVE_SIGMA = 0.12
+"""Nor less certain than this part of its distance from the nearest camera: else noise passes for parallax."""
 _CLEAR_GAIN = OUTLIER_SIGMAS**2  # in σ², of exchanging left and right: as much as one outlier
 _MAX_GUESS_VIEWS = 6  # 15 pairs; a point seen by more is guessed from the most certain of them
 _AGREEING_SIGMAS = 3.0
@@ -62,7 +65,7 @@ def triangulate(aligned: AlignedKeypoints, rig: CameraRig) -> Poses3D:
     Returns:
         Poses at the same times. A joint is missing where fewer than two views agree on it, or where these see it under
         too small an angle. The covariance holds the keypoints' σ, enlarged where the views disagree more than that, are
-        too few to disagree, or where some were thrown out.
+        too few to disagree, or where some were thrown out. Fewer than ``MIN_JOINTS`` of a person at a time are none.
 
     Raises:
         ReconstructionError: There is no person.
@@ -88,6 +91,9 @@ def triangulate(aligned: AlignedKeypoints, rig: CameraRig) -> Poses3D:
         for name in ("xyz_m", "cov_m2", "used"):
             getattr(points, name)[again] = getattr(better, name)
 
+    few = np.isfinite(points.xyz_m[:, 0]).reshape(shape).sum(axis=-1) < min(MIN_JOINTS, shape[-1])
+    lone = np.repeat(few, shape[-1])
+    points.xyz_m[lone], points.cov_m2[lone], points.used[lone] = np.nan, np.nan, False
     used = points.used.reshape(*shape, -1)
     xyz = points.xyz_m.reshape(*shape, 3)
     xy = np.moveaxis(aligned.xy_px, 1, 3)
@@ -265,7 +271,8 @@ def _polish(P: np.ndarray, views: _Sights, xyz: np.ndarray) -> tuple[np.ndarray,
     inflation = np.maximum((weight * z2).sum(axis=0) / freedom, 1.0)
     inflation *= (1 + _UNSEEN_OUTLIERS / freedom) * (1 + _THROWN_OUT * (thrown_out / freedom) ** 2)
     cov = inflation[:, None, None] * normal.inverse()
-    kept = (n_used >= 2) & _certain(cov)
+    nearest_m = (P[:, 2, :3] @ xyz.T + P[:, 2, 3:]).min(axis=0, where=used, initial=np.inf)
+    kept = (n_used >= 2) & _certain(cov, np.minimum(MAX_SIGMA_M, MAX_RELATIVE_SIGMA * nearest_m))
     return (
         np.where(kept[:, None], xyz, np.nan),
         np.where(kept[:, None, None], cov, np.nan),
@@ -273,12 +280,12 @@ def _polish(P: np.ndarray, views: _Sights, xyz: np.ndarray) -> tuple[np.ndarray,
     )
 
 
-def _certain(cov: np.ndarray) -> np.ndarray:
-    """Tell (M,) where the largest eigenvalue of cov (M, 3, 3) is at most ``MAX_SIGMA_M``²."""
+def _certain(cov: np.ndarray, limit_m: np.ndarray) -> np.ndarray:
+    """Tell (M,) where the largest eigenvalue of cov (M, 3, 3) is at most limit² (M,)."""
     trace = np.trace(cov, axis1=1, axis2=2)
-    certain = trace <= MAX_SIGMA_M**2
-    open_ = np.flatnonzero((trace > MAX_SIGMA_M**2) & (trace <= 3 * MAX_SIGMA_M**2))
-    certain[open_] = np.linalg.eigvalsh(cov[open_])[:, -1] <= MAX_SIGMA_M**2
+    certain = trace <= limit_m**2
+    open_ = np.flatnonzero((trace > limit_m**2) & (trace <= 3 * limit_m**2))
+    certain[open_] = np.linalg.eigvalsh(cov[open_])[:, -1] <= limit_m[open_] ** 2
     return certain
 
 
