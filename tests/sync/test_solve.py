@@ -161,7 +161,7 @@ def test_times_may_count_from_1970():
         assert float(after[name].to_session(now + 30) - now) == pytest.approx(
             float(before[name].to_session(30.0)), abs=1e-5
         )
-        assert before[name].sigma_at_epoch_s < after[name].sigma_at_epoch_s < 0.02
+        assert after[name].sigma_at_epoch_s == pytest.approx(before[name].sigma_at_epoch_s, rel=1e-6)
 
 
 def test_names_do_not_matter():
