@@ -163,6 +163,33 @@ def crossing_motion(rng: np.random.Generator, duration_s: float = 60.0, *, rate_
     return Motion(time_s, np.stack([_enact(rng, time_s, root) for root in roots], axis=1))
 
 
+def meeting_motion(rng: np.random.Generator, duration_s: float = 30.0, *, rate_hz: float = 60.0) -> Motion:
+    """Make two people who meet twice: they stand at arm's length for 3 s, then walk back or on past each other."""
+    time_s = _timeline(duration_s, rate_hz)
+    stand_s = min(3.0, duration_s / 10)
+    walk_s = 0.7 * stand_s
+    far_m, near_m, aside_m = 1.5, 0.18, 0.3
+    side, keys_s, places = 1.0, [0.0], [(far_m, 0.0)]
+    for meeting in range(2):
+        middle_s = duration_s * (0.25 + 0.5 * meeting) + rng.uniform(-0.03, 0.03) * duration_s
+        begin_s, end_s = middle_s - stand_s / 2, middle_s + stand_s / 2
+        keys_s += [begin_s - walk_s, begin_s, end_s]
+        places += [(side * far_m, 0.0), (side * near_m, 0.0), (side * near_m, 0.0)]
+        if rng.random() < 0.5:
+            keys_s.append(end_s + walk_s / 3)
+            places.append((0.0, side * aside_m))
+            side = -side
+        keys_s.append(end_s + walk_s)
+        places.append((side * far_m, 0.0))
+    path = PchipInterpolator([*keys_s, duration_s + 1], [*places, places[-1]])(time_s)
+    turn = _turn("z", rng.uniform(-np.pi, np.pi, 1))[0, :2, :2]
+    roots = []
+    for sign in (1.0, -1.0):
+        sway = 0.03 * np.stack([_smooth_noise(rng, len(time_s), 2.0 * rate_hz) for _ in range(2)], axis=1)
+        roots.append((sign * path + sway) @ turn.T)
+    return Motion(time_s, np.stack([_enact(rng, time_s, root) for root in roots], axis=1))
+
+
 def still_motion(
     rng: np.random.Generator, duration_s: float, people: int = 1, *, area_m: float = 4.0, rate_hz: float = 60.0
 ) -> Motion:
