@@ -16,7 +16,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from mvpose.clock import Clocks
 from mvpose.detect.tracks import track_people
 from mvpose.geometry import projection_matrices
 from mvpose.keypoints import AlignedKeypoints, Keypoints2D
-from mvpose.pipeline import Progress, Settings, build_poses
+from mvpose.pipeline import Method, Progress, Settings, build_poses
 from mvpose.poses import Poses3D
 from mvpose.recon.align import align, timeline
 from mvpose.recon.associate import associate
@@ -94,7 +94,7 @@ class RoomRow:
 
     room: str
     seed: int
-    method: str
+    method: Method
     clocks: ClockKind
     matches: Matches
     invented: int
@@ -104,7 +104,7 @@ class RoomRow:
 def run_rooms(
     motions: Mapping[str, Motion] | None,
     seeds: Sequence[int],
-    methods: Sequence[str],
+    methods: Sequence[Method],
     progress: Progress,
     *,
     rooms: Sequence[Room] = ROOMS,
@@ -125,17 +125,12 @@ def run_rooms(
         keypoints = detect_people(world, seed)
         clocks = clocks_of(world, keypoints, seed)
         for method, (kind, own) in itertools.product(methods, clocks.items()):
-            poses = build_poses(keypoints, world.rig, own, _settings(method)).poses
+            poses = build_poses(keypoints, world.rig, own, Settings(fps=FPS, method=method)).poses
             truth = visible_truth(world, poses.time_s, own.reference)
             invented, found = invented_people(poses, world, own.reference)
             rows.append(RoomRow(str(room), seed, method, kind, match_poses(poses, truth), invented, found))
         progress("rooms", done + 1, len(recordings))
     return rows
-
-
-def _settings(method: str) -> Settings:
-    options: dict[str, Any] = {} if method == "triangulate" else {"method": method}
-    return Settings(fps=FPS, **options)
 
 
 def make_room(room: Room, motions: Mapping[str, Motion] | None, seed: int) -> World:
