@@ -708,6 +708,105 @@ def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> Non
     click.echo(format_adversarial(outcomes))
 
 
+@bench.command("recon", short_help="Poses of several people: synthetic rooms, data sets, unseen rigs, speed.")
+@click.option(
+    "--data",
+    type=_PATH,
+    metavar="DIR",
+    help="A folder of motion (packs *_test.npz) for people to move by, or of Shelf, Campus, Panoptic, Human3.6M or "
+    "TotalCapture.  [default: generated motion]",
+)
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(["triangulate", "voxel"]),
+    multiple=True,
+    help="How keypoints become 3D; may be repeated.  [default: triangulate]",
+)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Recordings of each room.")
+@click.option("--seconds", type=click.FloatRange(1), help="Of each room, so much is reconstructed.  [default: all]")
+@click.option("--part", metavar="NAME", help="One recording of a data set.  [default: all]")
+@click.option("--speed", is_flag=True, help="Stage by stage: time and memory, in place of rooms.")
+@click.option("--rigs", type=click.IntRange(1), metavar="N", help="VoxelPose on N unseen rigs, in place of rooms.")
+@click.option(
+    "--weights", multiple=True, type=_PATH, help="With --rigs: further weights of VoxelPose; may be repeated."
+)
+@_options("json")
+def bench_recon(
+    data: Path | None,
+    methods: tuple[Any, ...],
+    seeds: int,
+    seconds: float | None,
+    part: str | None,
+    speed: bool,
+    rigs: int | None,
+    weights: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Poses of several people against the truth: MPJPE, AP, PCP, recall, identity switches.
+
+    In synthetic rooms, under true, shifted and repaired clocks; or, with the folder of a data set, by that one's
+    protocol beside the published figures.
+    """
+    from dataclasses import asdict
+
+    from mvpose.bench.clocks import read_test_motion
+    from mvpose.bench.datasets import list_parts
+
+    methods = methods or ("triangulate",)
+    if speed and rigs is not None:
+        raise click.UsageError("--speed and --rigs are two benches; run one after the other")
+    if data is not None and not any(data.glob("*_test.npz")) and list_parts(data):
+        _bench_dataset(data, methods, part, as_json)
+        return
+    with gathered_messages() as (progress, _):
+        motions = None if data is None else read_test_motion(data)
+        if rigs is not None:
+            text, rows = _bench_rigs(motions, rigs, weights, progress)
+        else:
+            from mvpose.bench import rooms
+
+            if speed:
+                stages = [
+                    stage for method in methods for stage in rooms.measure_speed(motions, progress, method=method)
+                ]
+                text, rows = rooms.format_speed(stages), stages
+            else:
+                made = rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds)
+                text, rows = rooms.format_rooms(made), made
+    if as_json:
+        _print_json({"rows": [asdict(row) for row in rows]})
+        return
+    click.echo(text)
+
+
+def _bench_rigs(motions: Any, count: int, weights: tuple[Path, ...], progress: Progress) -> tuple[str, list[Any]]:
+    from mvpose.bench import rigs
+    from mvpose.recon.voxelpose.fuse import load_voxelpose
+    from mvpose.training.motions import motion_bank
+
+    if motions is None:
+        raise click.UsageError("--rigs needs a folder of motion: give --data")
+    networks = {"shipped": load_voxelpose(), **{path.parent.name: load_voxelpose(path) for path in weights}}
+    drawn = [rigs.unseen_rig(number) for number in range(count)]
+    scores = rigs.run_rigs(networks, motion_bank(motions.values()), drawn, rigs.FRAMES, progress)
+    return rigs.format_rigs(scores, drawn), [score for own in scores.values() for score in own]
+
+
+def _bench_dataset(data: Path, methods: tuple[Any, ...], part: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mvpose.bench.recon_datasets import evaluate_folder, format_evaluation
+
+    with gathered_messages() as (progress, _):
+        found = {m: evaluate_folder(data, m, part=part, progress=progress) for m in methods}
+    if as_json:
+        _print_json({method: asdict(evaluation.pooled) for method, evaluation in found.items()})
+        return
+    for method, evaluation in found.items():
+        click.echo(format_evaluation(evaluation, f"mvpose, {method}"))
+
+
 def _print_json(value: dict[str, Any]) -> None:
     from mvpose.formats.results import plain
 

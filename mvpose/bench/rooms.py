@@ -108,6 +108,7 @@ def run_rooms(
     progress: Progress,
     *,
     rooms: Sequence[Room] = ROOMS,
+    seconds: float | None = None,
 ) -> list[RoomRow]:
     """Reconstruct every room by every method under every kind of clocks.
 
@@ -117,6 +118,7 @@ def run_rooms(
         methods: As ``Settings.method`` names them.
         progress: Called with (what, done, total).
         rooms: Which rooms.
+        seconds: Of each recording, so much is reconstructed; all of it is synchronised. None: all.
     """
     rows: list[RoomRow] = []
     recordings = list(itertools.product(rooms, seeds))
@@ -125,7 +127,8 @@ def run_rooms(
         keypoints = detect_people(world, seed)
         clocks = clocks_of(world, keypoints, seed)
         for method, (kind, own) in itertools.product(methods, clocks.items()):
-            poses = build_poses(keypoints, world.rig, own, Settings(fps=FPS, method=method)).poses
+            end_s = None if seconds is None else float(timeline(keypoints, own, fps=FPS)[0]) + seconds
+            poses = build_poses(keypoints, world.rig, own, Settings(fps=FPS, method=method, end_s=end_s)).poses
             truth = visible_truth(world, poses.time_s, own.reference)
             invented, found = invented_people(poses, world, own.reference)
             rows.append(RoomRow(str(room), seed, method, kind, match_poses(poses, truth), invented, found))

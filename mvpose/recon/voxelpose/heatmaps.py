@@ -117,7 +117,8 @@ def gather(maps: Tensor, views: Views, points: Tensor) -> Tensor:
         points: (B or 1, N, 3) voxels' centres, world metres.
 
     Returns:
-        (B, J, N); 0 where no view sees a voxel.
+        (B, J, N); 0 where no view sees a voxel, and half of what it shows where one does alone: what one view shows may
+        be anywhere along its ray.
     """
     B, V, J = maps.shape[:3]
     total = maps.new_zeros(B, J, points.shape[1])
@@ -132,4 +133,4 @@ def gather(maps: Tensor, views: Views, points: Tensor) -> Tensor:
             grid = torch.where(seen[..., None], xy * (2 / (SIZE - 1)) - 1, 3.0)[:, None].expand(B, -1, -1, -1)
             total += functional.grid_sample(maps[:, v], grid, align_corners=True)[:, :, 0]
             count += seen
-    return total / count.clamp(min=1)[:, None]
+    return total / count.clamp(min=2)[:, None]

@@ -14,7 +14,7 @@ MAX_CELLS = 80
 """Along each side of a room; a longer side has larger voxels."""
 VOXEL_M = 0.1
 """Edge of a room's voxel, where the room is small enough for it: that of VoxelPose in its room of 8 m."""
-MAX_SIDE_M, MAX_HEIGHT_M = 16.0, 3.2
+MAX_SIDE_M, MAX_HEIGHT_M = 16.0, 3.4
 
 _STEP_M = 0.75
 _REACH_M = 12.0  # a person further from a camera is small in its image
@@ -79,6 +79,8 @@ def room_of(rig: CameraRig) -> Space:
             "calibration belong to this recording?"
         )
     low, high = np.percentile(shared, [_TRIMMED, 100 - _TRIMMED], axis=0)
+    # Cameras look at people, so that people are about as high as the cameras' middle, however deep or high these see.
+    low[2], high[2] = max(low[2], -MAX_HEIGHT_M / 2), min(high[2], MAX_HEIGHT_M / 2)
     size = np.minimum(np.maximum(high - low, 2.0), [MAX_SIDE_M, MAX_SIDE_M, MAX_HEIGHT_M])
     voxel_m = max(VOXEL_M, float(size.max()) / MAX_CELLS)
     cells = (_MULTIPLE * np.ceil(size / voxel_m / _MULTIPLE - 1e-9)).astype(int)

@@ -29,12 +29,14 @@ class Training(Plan):
         people: Of a batch, at most so many are posed.
         part: Cells along the part of a room that is looked at.
         recipe: What scenes are drawn from.
+        begin: A file of weights to begin with, or ``shipped``: those that ship, trained further on one's own rig.
         val_scenes: Rooms to validate on, of other rigs and other people.
     """
 
     voxelpose: str
     scenes: int
     recipe: Recipe
+    begin: str | None = None
     width: int = 32
     cube_cells: int = 64
     batch: int = 4

@@ -9,7 +9,7 @@ from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.networks import CUBE_M, ROOT_SPREAD_M
 from mvpose.recon.voxelpose.train.scenes import Scenes
 
-_MARKED = 10.0  # further weight of a cell at a person's root: such cells are few
+_MARKED = 3.0  # further weight of a cell at a person's root: such cells are few
 _FINDING, _HEIGHT, _SURE = 10.0, 1.0, 0.02  # weights; those of joints are 1 a metre
 
 

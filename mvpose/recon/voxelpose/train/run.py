@@ -18,12 +18,14 @@ from mvpose.calib.rig import CameraRig
 from mvpose.errors import FormatError
 from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.networks import Kind
+from mvpose.recon.voxelpose.pretrained import WEIGHTS
 from mvpose.recon.voxelpose.train.config import Training, read_training
 from mvpose.recon.voxelpose.train.losses import finder_loss, poser_loss
 from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, cropped, draw_rig, draw_scenes, of_people
 from mvpose.training.folder import MotionFolder, seed_of
 from mvpose.training.motions import MotionBank
 from mvpose.training.runner import Job, Progress, run_job
+from mvpose.training.weights import load_weights
 
 _VAL = 0x5EED  # stream of the rooms to validate on, whatever the training's seed is
 _FOUND_M = 0.5  # a person is found where a place is nearer to the root than this
@@ -132,7 +134,10 @@ class _VoxelPoseJob(Job):
 
     def build(self) -> nn.Module:
         training = self.training
-        return VoxelPose(cast(Kind, training.voxelpose), training.width, training.cube_cells)
+        network = VoxelPose(cast(Kind, training.voxelpose), training.width, training.cube_cells)
+        if training.begin is not None:
+            load_weights(network, WEIGHTS if training.begin == "shipped" else Path(training.begin))
+        return network
 
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
