@@ -759,6 +759,7 @@ def bench_recon(
     if data is not None and not any(data.glob("*_test.npz")) and list_parts(data):
         _bench_dataset(data, methods, part, as_json)
         return
+    rows: list[Any]
     with gathered_messages() as (progress, _):
         motions = None if data is None else read_test_motion(data)
         if rigs is not None:
@@ -767,13 +768,14 @@ def bench_recon(
             from mvpose.bench import rooms
 
             if speed:
-                stages = [
-                    stage for method in methods for stage in rooms.measure_speed(motions, progress, method=method)
-                ]
-                text, rows = rooms.format_speed(stages), stages
+                rows = list(rooms.measure_speed(motions, progress))
+                text = rooms.format_speed(rows)
+                if "voxel" in methods:
+                    voxels = rooms.measure_voxel_speed(motions, progress)
+                    text, rows = f"{text}\n\n{rooms.format_voxel_speed(voxels)}", rows + voxels
             else:
-                made = rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds)
-                text, rows = rooms.format_rooms(made), made
+                rows = list(rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds))
+                text = rooms.format_rooms(rows)
     if as_json:
         _print_json({"rows": [asdict(row) for row in rows]})
         return

@@ -12,6 +12,8 @@ People move as real ones do, by clips of a motion pack, or by generated motion. 
 from __future__ import annotations
 
 import itertools
+import resource
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
@@ -351,4 +353,46 @@ def format_speed(stages: Sequence[Stage], room: Room = SPEED_ROOM) -> str:
     lines += [f"  {stage.name:<32}{stage.ms:>12.2f}{stage.peak_mb:>11.0f}" for stage in stages]
     lines.append(f"  {'associate, triangulate, smooth':<32}{core:>12.2f}   {core / ms[DLT]:.1f} × the DLT")
     lines.append(f"  {'all':<32}{whole:>12.2f}   {whole / ms[DLT]:.1f} × the DLT")
+    return "\n".join(lines)
+
+
+FIND, POSE, REST = "find people", "pose them", "heatmaps, support, identities"
+
+
+def measure_voxel_speed(
+    motions: Mapping[str, Motion] | None, progress: Progress, *, room: Room = SPEED_ROOM, frames: int = 32
+) -> list[Stage]:
+    """Time VoxelPose on some frames; memory is the most that the process ever had."""
+    from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
+
+    world = make_room(room, motions, 0)
+    keypoints = detect_people(world, 0)
+    clocks = world.true_clocks(world.rig.names[0])
+    tracks = align(keypoints, clocks, timeline(keypoints, clocks, fps=FPS)[:frames])
+    network = load_voxelpose()
+    seconds = {FIND: 0.0, POSE: 0.0}
+
+    def timed(name: str, call: Callable[..., T]) -> Callable[..., T]:
+        def run(*args: object) -> T:
+            start = time.perf_counter()
+            result = call(*args)
+            seconds[name] += time.perf_counter() - start
+            return result
+
+        return run
+
+    network.find = timed(FIND, network.find)  # type: ignore[method-assign]
+    network.pose = timed(POSE, network.pose)  # type: ignore[method-assign]
+    start = time.perf_counter()
+    fuse_voxels(tracks, world.rig, network, lambda done, total: progress("timings", done, total))
+    seconds[REST] = time.perf_counter() - start - sum(seconds.values())
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    return [Stage(name, 1e3 * s / frames, peak_mb) for name, s in seconds.items()]
+
+
+def format_voxel_speed(stages: Sequence[Stage], room: Room = SPEED_ROOM) -> str:
+    """Return the table of VoxelPose's stages."""
+    lines = [f"VoxelPose, {room}    ms a frame    peak MB"]
+    lines += [f"  {stage.name:<32}{stage.ms:>12.1f}{stage.peak_mb:>11.0f}" for stage in stages]
+    lines.append(f"  {'all':<32}{sum(stage.ms for stage in stages):>12.1f}")
     return "\n".join(lines)
