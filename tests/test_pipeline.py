@@ -13,7 +13,7 @@ from mvpose.calib.files import read_rig
 from mvpose.clock import Clocks
 from mvpose.compare import compare
 from mvpose.detect import mediapipe
-from mvpose.errors import CalibrationError, ReconstructionError, SessionError, WorkspaceError
+from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError, WorkspaceError
 from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
@@ -300,3 +300,22 @@ def test_build_poses_uses_synchronised_cameras_only(done):
     assert built.poses.cameras == ("cam01", "cam02")
     assert built.aligned.cameras == ("cam01", "cam02")
     assert built.poses.n_views.max() == 2
+
+
+def test_another_method_reconstructs_anew_and_both_stand_side_by_side(done):
+    assert run(done, method="voxel", end_s=1.0) == {"reconstruct", "export"}
+    assert run(done, method="voxel", end_s=1.0) == set()
+    voxels = read_poses(done / "mvpose" / "poses3d.npz")
+    recording = open_recording(done, Settings(calib=done / "calib.json", reference="cam01", end_s=1.0))
+    workspace = open_workspace(done / "mvpose")
+    keypoints = pipeline.detect(recording, workspace)
+    offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
+    metrics = compare(recording, keypoints, offsets, clocks, workspace, beside="voxel")
+    assert list(metrics) == ["raw", "synced", "voxel"]
+    assert metrics["voxel"]["n_people"] == len(voxels.person_ids) == metrics["synced"]["n_people"]
+    assert "Synchronised, VoxelPose" in (done / "mvpose" / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_weights_that_are_none_are_named(done):
+    with pytest.raises(FormatError, match=r"none\.safetensors cannot be read"):
+        run(done, method="voxel", weights=done / "none.safetensors")

@@ -1,0 +1,107 @@
+"""From aligned tracks to poses, by a network that needs no training: places and joints straight from the voxels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mvpose.detect.tracks import track_people
+from mvpose.errors import FormatError, ReconstructionError
+from mvpose.recon.align import align, timeline
+from mvpose.recon.metrics import mpjpe
+from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose
+from mvpose.recon.voxelpose.model import VoxelPose
+from mvpose.recon.voxelpose.train.scenes import HIPS
+from mvpose.skeleton import skeleton_of
+from mvpose.synthetic.motion import generate_motion
+from mvpose.synthetic.noise import DetectorNoise
+from mvpose.synthetic.rigs import ring_rig
+from mvpose.synthetic.world import make_world, observe
+
+
+class _Plain(nn.Module):
+    """Finds roots where both hips shine, and joints where each shines most: the voxels' own word."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.outputs = outputs
+        self.none = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        if self.outputs == 1:
+            near = nn.functional.max_pool3d(x, 3, stride=1, padding=1)  # hips are not in the same voxel
+            return nn.functional.avg_pool3d(near[:, HIPS].amin(1, keepdim=True), 3, stride=1, padding=1)
+        return x
+
+
+@pytest.fixture(scope="module")
+def plain():
+    network = VoxelPose("cubes", width=8, cube_cells=40)
+    network.finder.net, network.poser.net = _Plain(13, 1), _Plain(13, 13)
+    return network.eval()
+
+
+def world_of(people, cameras=4, seconds=1.5, seed=0, noise=None):
+    rng = np.random.default_rng(seed)
+    rig = ring_rig(cameras, rng=rng)
+    world = make_world(
+        rng, generate_motion(rng, seconds, people=people), rig, fps=[15.0] * cameras, max_offset_s=0.1, max_drift_ppm=0
+    )
+    keypoints = {n: track_people(k) for n, k in observe(world, rng, noise, tracked=False).items()}
+    clocks = world.true_clocks("cam01")
+    time_s = timeline(keypoints, clocks, fps=15.0)
+    return world, align(keypoints, clocks, time_s)
+
+
+def test_people_are_found_where_they_are(plain):
+    world, tracks = world_of(1)
+    poses, aligned = fuse_voxels(tracks, world.rig, plain)
+    truth = world.truth_poses(tracks.time_s, "cam01")
+    found = mpjpe(poses, truth)
+    assert found["n_matched"] == len(poses.person_ids) == 1
+    assert 10 < found["mpjpe_mm"] < 45  # 32 mm: voxels of 5 cm, without a trained network
+    assert found["recall"] > 0.95
+    assert found["id_switches"] == 0
+    assert poses.n_views.max() in (3, 4)
+    assert aligned.xy_px.shape == (*poses.n_views.shape[:1], 4, 1, len(poses.skeleton), 2)
+    assert np.nanmedian(poses.reprojection_px) < 30
+
+
+def test_a_person_whom_one_view_shows_is_not_invented(plain):
+    world, tracks = world_of(2)
+    one = next(t for t in tracks.tracklets if t.camera == "cam02")
+    alone = replace(one, track_id=9, xy_px=one.xy_px + np.array([180.0, 0]))
+    more = replace(tracks, tracklets=(*tracks.tracklets, alone))
+    poses, aligned = fuse_voxels(more, world.rig, plain)
+    assert len(poses.person_ids) == 2
+    assert not np.isclose(np.nan_to_num(aligned.xy_px[5, 1, :, 7]), alone.xy_px[5, 7]).all(axis=-1).any()
+
+
+def test_nobody_and_keypoints_without_hips_are_refused_in_words(plain):
+    world, tracks = world_of(1)
+    empty = replace(tracks, tracklets=())
+    with pytest.raises(ReconstructionError, match="no person is found"):
+        fuse_voxels(empty, world.rig, plain)
+    hands = replace(tracks, tracklets=(), skeleton=skeleton_of(["nose", "left_wrist", "right_wrist"]))
+    with pytest.raises(ReconstructionError, match="both hips"):
+        fuse_voxels(hands, world.rig, plain)
+
+
+def test_what_ships_finds_people_of_measured_noise():
+    """Measured: see the model card; a studio of four cameras and two people, half of a second."""
+    world, tracks = world_of(2, seconds=1.0, noise=DetectorNoise())
+    poses, _ = fuse_voxels(tracks, world.rig, load_voxelpose())
+    found = mpjpe(poses, world.truth_poses(tracks.time_s, "cam01"))
+    assert found["n_matched"] == 2
+    assert 15 < found["mpjpe_mm"] < 80
+
+
+def test_files_that_hold_no_voxelpose_are_named(tmp_path):
+    with pytest.raises(FormatError, match="cannot be read"):
+        load_voxelpose(tmp_path / "none.safetensors")
+    from mvpose.sync.pretrained import WEIGHTS
+
+    with pytest.raises(FormatError, match="does not hold weights of VoxelPose"):
+        load_voxelpose(WEIGHTS / "lagformer.safetensors")
