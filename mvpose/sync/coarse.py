@@ -133,7 +133,7 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     chosen = occupied[np.unique(np.linspace(0, len(occupied) - 1, min(_SAMPLES, len(occupied))).astype(int))]
     moment = min(1.0, len(occupied) / max(len(chosen), 1) * LAG_STEP_S / _INDEPENDENT_S)
 
-    moving = _movement(xy_a, size_a)[chosen]
+    moving = _movement(xy_a, size_a, LAG_STEP_S)[chosen]
     line = homogeneous(xy_a[chosen]) @ E.T  # (S, A, J, 3)
     line = (line / np.hypot(line[..., 0], line[..., 1])[..., None]).astype(np.float32)
     points = xy_b.astype(np.float32)
@@ -169,17 +169,55 @@ def epipolar_search(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajector
     return LagCurve(time_b[0] - time_a[0] + lags * LAG_STEP_S, evidence, moments.sum(1), accepted_cost)
 
 
+def epipolar_agreement(
+    tracks_a: Sequence[Trajectory],
+    tracks_b: Sequence[Trajectory],
+    E: np.ndarray,
+    time_a: np.ndarray,
+    time_b: np.ndarray,
+    every: int,
+) -> np.ndarray:
+    """Score shifts of one camera against another as ``epipolar_search`` does, but moment by moment.
+
+    Args:
+        tracks_a: All people of camera a.
+        tracks_b: All people of camera b.
+        E: (3, 3) essential matrix, ``x_bᵀ E x_a = 0``.
+        time_a: (N,) evenly spaced times; each ``every``-th is a moment at which a is looked at.
+        time_b: (N + D − 1,) times of b, as far apart; shift ``d`` compares a at ``time_a[n]`` with b at
+            ``time_b[n + d]``.
+        every: See ``time_a``.
+
+    Returns:
+        (T, D) evidence, nats, that each moment of a belongs to b at each shift; 0 where either sees nobody.
+    """
+    step_s = float(time_a[1] - time_a[0])
+    xy_a, size_a = sample_slots(tracks_a, time_a)
+    xy_b, size_b = sample_slots(tracks_b, time_b)
+    at = np.arange(0, len(time_a), every)
+    moving = _movement(xy_a, size_a, step_s)[at] * min(1.0, every * step_s / _INDEPENDENT_S)
+    line = homogeneous(xy_a[at]) @ E.T
+    line = (line / np.hypot(line[..., 0], line[..., 1])[..., None]).astype(np.float32)
+    points, scale = xy_b.astype(np.float32), (np.sqrt(2) * NOISE * size_b).astype(np.float32)
+    shifts = len(time_b) - len(time_a) + 1
+    evidence = np.zeros((len(at), shifts))
+    for shift in range(shifts) if xy_a.shape[1] and xy_b.shape[1] else ():
+        cost = _person_costs(line, points[at + shift], scale[at + shift])
+        evidence[:, shift] = (_NATS * moving * np.nan_to_num(_CONTRAST * _UNRELATED_COST - cost)).sum(1)
+    return evidence
+
+
 def _common_grid(tracks: Sequence[Trajectory]) -> np.ndarray:
     start, end = min(t.start_s for t in tracks), max(t.end_s for t in tracks)
     return start + LAG_STEP_S * np.arange(int((end - start) / LAG_STEP_S) + 1)
 
 
-def _movement(xy: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return how much of a moment's worth each person's (T, S) movement is, in [0, 1].
+def _movement(xy: np.ndarray, size: np.ndarray, step_s: float) -> np.ndarray:
+    """Return how much of a moment's worth each person's (T, S) movement is, in [0, 1], at times ``step_s`` apart.
 
     A person at rest agrees with any other moment of the same rest; only what moves tells one moment from another.
     """
-    reach = max(1, round(_INDEPENDENT_S / 2 / LAG_STEP_S))
+    reach = max(1, round(_INDEPENDENT_S / 2 / step_s))
     ahead = np.minimum(np.arange(len(xy)) + reach, len(xy) - 1)
     behind = np.maximum(np.arange(len(xy)) - reach, 0)
     shift = np.linalg.norm(xy[ahead] - xy[behind], axis=-1) / (NOISE * size[..., None])

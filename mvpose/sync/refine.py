@@ -28,6 +28,7 @@ from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks, carried
 from mvpose.geometry import essential_matrix, homogeneous
 from mvpose.sync.coarse import NOISE, OUTLIER_SCALE
+from mvpose.sync.jumps import Jump, plainest_first, written_s
 from mvpose.sync.offsets import PairwiseOffset
 from mvpose.sync.pairs import SAMPLE_STEP_S, joint_spread, match_people
 from mvpose.sync.solve import decorrelated
@@ -58,23 +59,6 @@ centre, in units of ``RATE_SIGMA``. ``readout``: how far down the image a joint 
 
 Column = tuple[str, Lever]
 """An unknown: whose, and which."""
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A moment at which a camera's written times leave out, or put in, what it did not record.
-
-    Attributes:
-        camera: Whose.
-        at_s: From when on, on its own time.
-        jump_s: How much its times after that must be raised.
-        sigma_s: Its standard deviation.
-    """
-
-    camera: str
-    at_s: float
-    jump_s: float
-    sigma_s: float
 
 
 def refine_clocks(
@@ -136,32 +120,49 @@ def find_readouts(
     }
 
 
-def find_jump(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> Jump | None:
-    """Find the plainest jump in any camera's times: frames that were lost, or doubled, while the times went on evenly.
+def find_jumps(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> list[Jump]:
+    """Find each camera's plainest jump, of a tenth of a second at most, if it is plain; the plainest of all first.
 
     Every bin boundary of every camera is tried as one more unknown of the joint fit: the offset from there on (the
-    supremum of score tests; Andrews 1993).
+    supremum of score tests; Andrews 1993). What one camera jumps by shows in the others as well, only less.
 
     Args:
         tracks: All people of each camera, in normalised coordinates.
         cameras: Their calibration.
         clocks: Refined clocks.
     """
+    plainest = []
+    for jumps in _steps(tracks, cameras, clocks):
+        jump = max(jumps, key=lambda jump: abs(jump.jump_s) / jump.sigma_s)
+        if abs(jump.jump_s) > max(_DECISIVE_SIGMAS * jump.sigma_s, _LEAST_JUMP_S):
+            plainest.append(jump)
+    return plainest_first(plainest, [abs(jump.jump_s) / jump.sigma_s for jump in plainest])
+
+
+def step_at(
+    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks, camera: str, at_s: float
+) -> Jump | None:
+    """Return by how much a camera's clock jumps at a written time, plain or not; None if nobody sees it."""
+    steps = (step for jumps in _steps(tracks, cameras, clocks) for step in jumps if step.camera == camera)
+    return min(steps, key=lambda step: abs(step.at_s - at_s), default=None)
+
+
+def _steps(
+    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
+) -> Iterator[list[Jump]]:
+    """Yield each camera's steps at all bin boundaries; one that nothing lies on one side of is 0."""
     problem = _problem(tracks, cameras, clocks)
     if not problem.free:
-        return None
+        return
     columns = problem.columns("offset", "rate")
     everyone = [*columns, (clocks.reference, "offset")]
     normal = _normal_equations(problem, everyone, clocks.clocks, {})
     beliefs = _beliefs(problem, columns, clocks.clocks, {})
-    jumps = []
     for name in problem.names:
         step_s, sigma_s = _steps_after(normal, everyone.index((name, "offset")), beliefs)
-        index = int(np.argmax(np.abs(step_s) / sigma_s))
-        at_s = float(clocks[name].to_camera(problem.grid[0] + _BIN_S * index))
-        jumps.append(Jump(name, at_s, float(step_s[index]), float(sigma_s[index])))
-    plainest = max(jumps, key=lambda jump: abs(jump.jump_s) / jump.sigma_s)
-    return plainest if abs(plainest.jump_s) > max(_DECISIVE_SIGMAS * plainest.sigma_s, _LEAST_JUMP_S) else None
+        at_s = clocks[name].to_camera(problem.grid[0] + _BIN_S * np.arange(len(step_s)))
+        written = [written_s(clocks[name], at) for at in at_s.tolist()]
+        yield [Jump(name, *step) for step in zip(written, step_s.tolist(), sigma_s.tolist(), strict=True)]
 
 
 def _fit(

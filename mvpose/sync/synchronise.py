@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mvpose.calib.camera import Camera
-from mvpose.clock import Clock, Clocks
+from mvpose.clock import Clock, Clocks, identity_clock
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync.estimate import Hint, estimate_offsets
-from mvpose.sync.mend import mended
-from mvpose.sync.offsets import FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
-from mvpose.sync.refine import Jump, find_jump, find_readouts, refine_clocks
+from mvpose.sync.jumps import DECISIVE_NATS, REACH_S, Jump, find_splits, is_near, placed, with_jump, with_split
+from mvpose.sync.mend import mended, without_jumps
+from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
+from mvpose.sync.refine import find_jumps, find_readouts, refine_clocks, step_at
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
-from mvpose.sync.trajectories import Trajectory, all_trajectories
+from mvpose.sync.trajectories import Trajectory, camera_trajectories, timing_skeleton
 from mvpose.sync.uncalibrated import trace_geometry
 
-_MOST_JUMPS = 8  # that are looked for in one recording
+_MOST_JUMPS = 8  # that are looked for in one pass
+_MOST_PASSES = 3  # of estimating pairs at mended times
+_RIVAL = 0.05  # weight of an offset that makes another one ambiguous
+
+Jumps = Mapping[str, tuple[tuple[float, float], ...]]
+"""What each camera's written times were found to jump by; see ``Clock.jumps``."""
 
 
 def synchronise_cameras(
@@ -50,56 +56,139 @@ def synchronise_cameras(
     Returns:
         The estimates, each accepted or rejected with a reason, and the clocks; see ``solve_clocks``.
     """
-    graph = estimate_offsets(keypoints, cameras, methods=methods, hints=hints, progress=progress)
-    if refine and cameras is None:
-        graph = trace_geometry(graph, keypoints)
-    graph = graph.with_edges((*graph.edges, *cues))
-    epochs = {name: k.middle_s for name, k in keypoints.items()}
-    graph, solved = solve_clocks(graph, epochs, reference=reference)
+
+    def solved(seen: Mapping[str, Keypoints2D]) -> tuple[OffsetGraph, Clocks]:
+        graph = estimate_offsets(seen, cameras, methods=methods, hints=hints, progress=progress)
+        if refine and cameras is None:
+            graph = trace_geometry(graph, seen)
+        epochs = {name: k.middle_s for name, k in seen.items()}
+        return solve_clocks(graph.with_edges((*graph.edges, *cues)), epochs, reference=reference)
+
+    graph, clocks = solved(keypoints)
     if cameras is None or not refine:
-        return graph, solved
-    others = [e for e in graph.edges if e.accepted and e.method not in FROM_KEYPOINTS]
-    return graph, _judged(_refined(keypoints, cameras, solved, others, told), solved, graph)
-
-
-def _refined(
-    keypoints: Mapping[str, Keypoints2D],
-    cameras: Mapping[str, Camera],
-    solved: Clocks,
-    cues: Sequence[PairwiseOffset],
-    told: Collection[str],
-) -> Clocks:
-    """Refine clocks together; where frames were lost or rows read late and nobody told, find that and refine again."""
-
-    def refit(clocks: Clocks) -> tuple[Clocks, dict[str, list[Trajectory]]]:
-        seen = {name: mended(k, clocks[name]) if name in clocks.clocks else k for name, k in keypoints.items()}
-        tracks = all_trajectories(seen, cameras)
-        return refine_clocks(tracks, cameras, clocks, cues), tracks
-
-    clocks, tracks = refit(solved)
-    for _ in range(_MOST_JUMPS):
-        jump = find_jump(tracks, cameras, clocks)
-        lost = 0 if jump is None else round(jump.jump_s * keypoints[jump.camera].frame_rate)
-        if jump is None or lost < 1:
+        return graph, clocks
+    jumps: Jumps = {}
+    recording = _Recording(keypoints, cameras)
+    for _ in range(_MOST_PASSES):
+        recording = replace(recording, cues=[e for e in graph.edges if e.accepted and e.method not in FROM_KEYPOINTS])
+        found, why = recording.jumps(_jumping(_tentative(graph, clocks), jumps))
+        if found == jumps:
             break
-        clocks, tracks = refit(_with_jump(clocks, jump, lost / keypoints[jump.camera].frame_rate))
-    readouts = find_readouts(tracks, cameras, clocks)
-    late = {name: replace(clocks[name], readout_s=s) for name, (s, _) in readouts.items() if name not in told}
-    if late:
-        clocks, _ = refit(replace(clocks, clocks={**clocks.clocks, **late}))
-    return clocks
+        jumps = found
+        graph, clocks = solved({name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()})
+    else:
+        why = dict.fromkeys(jumps, "what its times jump by does not settle") | why
+    clocks = _jumping(clocks, jumps)
+    return graph, _judged(recording.refined(clocks, told), clocks, graph, why)
 
 
-def _with_jump(clocks: Clocks, jump: Jump, jump_s: float) -> Clocks:
-    """Add a jump, which was found on the mended time, to a clock."""
-    clock = clocks[jump.camera]
-    before_s = sum(own_s for at_s, own_s in clock.jumps if at_s + own_s <= jump.at_s)
-    jumps = tuple(sorted((*clock.jumps, (jump.at_s - before_s, jump_s))))
-    return replace(clocks, clocks={**clocks.clocks, jump.camera: replace(clock, jumps=jumps)})
+@dataclass(frozen=True)
+class _Recording:
+    """What is refined together.
+
+    Attributes:
+        keypoints: Tracked keypoints of each camera, at their written times.
+        cameras: Their calibration.
+        cues: Estimates that come from anything but keypoints.
+    """
+
+    keypoints: Mapping[str, Keypoints2D]
+    cameras: Mapping[str, Camera]
+    cues: Sequence[PairwiseOffset] = ()
+    _smoothed: dict[tuple[str, tuple[tuple[float, float], ...], float | None], list[Trajectory]] = field(
+        default_factory=dict
+    )
+
+    def tracks(self, clocks: Clocks) -> dict[str, list[Trajectory]]:
+        """Return all people of each camera on the ``t_camera`` of its clock."""
+        skeleton = timing_skeleton(list(self.keypoints.values()))
+        tracks = {}
+        for name, k in self.keypoints.items():
+            clock = clocks.clocks.get(name, identity_clock(name))
+            key = (name, clock.jumps, clock.readout_s)
+            if key not in self._smoothed:
+                self._smoothed[key] = camera_trajectories(mended(k, clock), skeleton, self.cameras[name])
+            tracks[name] = self._smoothed[key]
+        return tracks
+
+    def refit(self, clocks: Clocks) -> tuple[Clocks, dict[str, list[Trajectory]]]:
+        """Refine clocks together; return the people that this was done by as well."""
+        tracks = self.tracks(clocks)
+        return refine_clocks(tracks, self.cameras, clocks, self.cues), tracks
+
+    def jumps(self, clocks: Clocks) -> tuple[Jumps, dict[str, str]]:
+        """Find where written times jump, the long ones first: all jumps, and why some clocks are doubtful still."""
+        frame_s = {name: 1 / k.frame_rate for name, k in self.keypoints.items()}
+        for _ in range(_MOST_JUMPS):
+            splits = find_splits(self.tracks(clocks), self.cameras, clocks)
+            if not splits or splits[0].gain < DECISIVE_NATS:
+                break
+            name = splits[0].camera
+            clocks = self._settled(with_split(splits[0], clocks, frame_s[name]), name, frame_s[name])
+        why = {s.camera: s.doubt for s in splits if s.doubt}
+        clocks, tracks = self.refit(clocks)
+        for _ in range(_MOST_JUMPS):
+            steps = find_jumps(tracks, self.cameras, clocks)
+            whole = [s for s in steps if abs(s.jump_s) > frame_s[s.camera] / 2 or is_near(s, clocks[s.camera])]
+            if not whole:
+                break
+            name = whole[0].camera
+            clocks, tracks = self.refit(self._settled(with_jump(clocks, whole[0], frame_s[name]), name, frame_s[name]))
+        for step in steps[:1]:
+            why.setdefault(step.camera, f"a step of {1e3 * step.jump_s:.0f} ms about {step.at_s:.1f} s remains")
+        for name, clock in clocks.clocks.items():
+            for at_s, _ in clock.jumps:
+                left = step_at(tracks, self.cameras, clocks, name, at_s)
+                if left is None or left.sigma_s > frame_s[name] / 4:
+                    why.setdefault(name, f"too little moves about {at_s:.1f} s to tell how much its times jump there")
+        return {name: clock.jumps for name, clock in clocks.clocks.items() if clock.jumps}, why
+
+    def _settled(self, clocks: Clocks, name: str, frame_s: float) -> Clocks:
+        """Place the jumps of one camera to the frame, and measure them, by clocks that know of them."""
+        clocks, _ = self.refit(clocks)
+        for at_s, jump_s in clocks[name].jumps:
+            clock = clocks[name]
+            if (at_s, jump_s) not in clock.jumps:
+                continue  # it was near another one
+            rest = replace(clock, jumps=tuple(own for own in clock.jumps if own[0] != at_s))
+            without = replace(clocks, clocks={**clocks.clocks, name: rest})
+            jump = placed(Jump(name, at_s, jump_s, 0.0), self.tracks(without), self.cameras, without)
+            clocks, tracks = self.refit(with_jump(without, jump, frame_s))
+            left = step_at(tracks, self.cameras, clocks, name, jump.at_s)
+            if left is not None:
+                clocks, _ = self.refit(with_jump(clocks, replace(left, at_s=jump.at_s), frame_s))
+        return clocks
+
+    def refined(self, clocks: Clocks, told: Collection[str]) -> Clocks:
+        """Refine clocks together, and once more where rows are read late and nobody told."""
+        clocks, tracks = self.refit(clocks)
+        readouts = find_readouts(tracks, self.cameras, clocks)
+        late = {name: replace(clocks[name], readout_s=s) for name, (s, _) in readouts.items() if name not in told}
+        return self.refit(replace(clocks, clocks={**clocks.clocks, **late}))[0] if late else clocks
 
 
-def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph) -> Clocks:
-    """Give refined clocks their verdicts, which weigh what the pairs say as well."""
+def _tentative(graph: OffsetGraph, clocks: Clocks) -> Clocks:
+    """Return clocks that also have cameras whose offset is ambiguous within reach of a jump: that would look so."""
+
+    def near(e: PairwiseOffset) -> bool:
+        return all(abs(m.offset_s - e.offset_s) < REACH_S for m in e.modes[1:] if m.weight > _RIVAL)
+
+    ambiguous = [e for e in graph.edges if not e.accepted and e.modes[0].weight < CLEAR_WEIGHT and near(e)]
+    if not clocks.unsynchronised or not ambiguous:
+        return clocks
+    epochs = {name: clocks[name].epoch_s if name in clocks.clocks else 0.0 for name in graph.cameras}
+    edges = [replace(e, accepted=True, reason="") if e in ambiguous else e for e in graph.edges]
+    return solve_clocks(graph.with_edges(edges), epochs, reference=clocks.reference)[1]
+
+
+def _jumping(clocks: Clocks, jumps: Jumps) -> Clocks:
+    """Return clocks with jumps, where they have a clock."""
+    own = {name: replace(clock, jumps=jumps.get(name, ())) for name, clock in clocks.clocks.items()}
+    return replace(clocks, clocks=own)
+
+
+def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, suspected: Mapping[str, str]) -> Clocks:
+    """Give refined clocks their verdicts, which weigh what the pairs say as well, and what jumps are suspected."""
     options = SolveOptions()
     clocks: dict[str, Clock] = {}
     for name, clock in refined.clocks.items():
@@ -114,5 +203,6 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph) -> Clocks:
             allowed_s = options.outlier_sigmas * np.hypot(before.sigma_at_epoch_s, clock.sigma_at_epoch_s)
             if not why and moved_s > allowed_s + options.slack_s:
                 why = f"all cameras together put it {1e3 * moved_s:.0f} ms from where its pairs do"
+        why = why or suspected.get(name, "")
         clocks[name] = replace(clock, verdict="doubtful" if why else "good", why=why)
     return replace(refined, clocks=clocks)

@@ -5,7 +5,7 @@ import pytest
 
 from mvpose.clock import Clocks, identity_clock
 from mvpose.sync.offsets import edge
-from mvpose.sync.refine import find_jump, find_readouts, refine_clocks
+from mvpose.sync.refine import find_jumps, find_readouts, refine_clocks
 from mvpose.sync.trajectories import all_trajectories
 from mvpose.synthetic.motion import still_motion
 
@@ -124,7 +124,7 @@ def test_lost_frames_show_as_a_jump(noisy, camera, count):
     recording = noisy.seen(**{camera: without_frames(k, first, count)})
     tracks = all_trajectories(recording.keypoints, recording.cameras)
     clocks = refine_clocks(tracks, recording.cameras, truth_without_drift(noisy))
-    jump = find_jump(tracks, recording.cameras, clocks)
+    jump = find_jumps(tracks, recording.cameras, clocks)[0]
     assert jump.camera == camera
     assert jump.at_s == pytest.approx(k.time_s[first], abs=2.0)
     # One linear step, in which the largest residuals count least.
@@ -134,5 +134,5 @@ def test_lost_frames_show_as_a_jump(noisy, camera, count):
 def test_recordings_whose_times_are_true_have_no_jump_and_no_readout(noisy):
     tracks = all_trajectories(noisy.keypoints, noisy.cameras)
     clocks = refine_clocks(tracks, noisy.cameras, truth_without_drift(noisy))
-    assert find_jump(tracks, noisy.cameras, clocks) is None
+    assert find_jumps(tracks, noisy.cameras, clocks) == []
     assert find_readouts(tracks, noisy.cameras, clocks) == {}

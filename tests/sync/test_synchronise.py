@@ -6,7 +6,7 @@ import pytest
 from mvpose.clock import Clock
 from mvpose.keypoints import Keypoints2D
 from mvpose.skeleton import skeleton_of
-from mvpose.sync.mend import mended
+from mvpose.sync.mend import mended, without_jumps
 from mvpose.sync.offsets import edge
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import generate_motion
@@ -71,6 +71,42 @@ def test_lost_frames_are_found_and_mended():
     assert max(map(abs, errors_s(world, clocks).values())) < 3e-3
 
 
+@pytest.mark.parametrize(("at_s", "count", "only"), [(8.0, 30, None), (33.0, 10, 2)])
+def test_a_long_loss_is_one_jump_of_as_many_frames_wherever_it_is(at_s, count, only):
+    world, cameras, keypoints = filmed(duration_s=40.0, lost=[(B, at_s, count)])
+    keypoints = {name: keypoints[name] for name in list(keypoints)[:only]}
+    _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+    assert {name: len(clock.jumps) for name, clock in clocks.clocks.items() if clock.jumps} == {B: 1}
+    assert clocks[B].jumps[0] == (pytest.approx(at_s, abs=1.0), pytest.approx(count / 30))
+    assert clocks[B].verdict == "good"
+    error_s = clocks[B].to_session(mended(keypoints[B], clocks[B]).time_s) - (
+        world.clocks[B].to_session(world.taken_s(B)) - world.clocks[A].offset_s
+    )
+    far = np.abs(world.frame_times_s[B] - at_s) > 1.0
+    assert np.abs(error_s[far]).max() < 4e-3
+
+
+def test_a_pause_that_was_none_is_taken_out():
+    put_in_s = 0.25
+    world, cameras, keypoints = filmed(duration_s=40.0)
+    k = keypoints[B]
+    keypoints[B] = replace(k, time_s=k.time_s + put_in_s * (k.time_s > 20.0))
+    _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+    assert {name: len(clock.jumps) for name, clock in clocks.clocks.items() if clock.jumps} == {B: 1}
+    assert clocks[B].jumps[0] == (pytest.approx(20.0, abs=1.0), pytest.approx(-put_in_s))
+    assert clocks[B].verdict == "good"
+    assert max(map(abs, errors_s(world, clocks).values())) < 3e-3
+
+
+def test_a_step_that_is_no_frame_makes_a_clock_doubtful():
+    _, cameras, keypoints = filmed(duration_s=60.0)
+    k = keypoints[B]
+    keypoints[B] = replace(k, time_s=k.time_s + 0.013 * (k.time_s > 30.0))
+    _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+    assert clocks[B].verdict == "doubtful"
+    assert "-13 ms" in clocks[B].why or "-12 ms" in clocks[B].why
+
+
 def test_a_reference_that_lost_frames_mends_its_own_time():
     world, cameras, keypoints = filmed(lost=[(A, 45.0, 4)])
     _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
@@ -108,3 +144,15 @@ def test_mended_times_go_on_from_each_jump():
     expected = np.where(times >= 7, times + 0.75, np.where(times >= 3, times + 0.5, times))
     np.testing.assert_allclose(mended(keypoints, clock).time_s, expected)
     assert mended(keypoints, replace(clock, jumps=())) is keypoints
+
+
+def test_frames_that_were_put_in_stay_between_their_neighbours_without_people():
+    times, frames = np.arange(12.0), np.arange(12)
+    rows = (np.zeros((12, 1, 2)), np.ones((12, 1)), np.zeros(12, int), skeleton_of(["nose"]), (10, 10))
+    keypoints = Keypoints2D("cam", times, np.arange(13), *rows)
+    middle = without_jumps(keypoints, [(3.0, -2.0)])
+    np.testing.assert_allclose(middle.time_s, [0, 1, 2, 2 + 1 / 3, 2 + 2 / 3, 3, 4, 5, 6, 7, 8, 9])
+    assert np.diff(middle.frame_ptr).tolist() == [n not in (3, 4) for n in frames]
+    end = without_jumps(keypoints, [(10.0, -4.0)])
+    assert (np.diff(end.time_s) > 0).all()
+    assert np.diff(end.frame_ptr).tolist() == [n < 10 for n in frames]
