@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+_MEDIAN_REACH_S = 0.1  # of the window in which most frames are right; two frames where they are farther
+_GROSS_PER_S = 1.0  # of the body's extent, in that much of time
+_HAMPEL = 4.0  # median deviations: a fast joint deviates by its motion
+
 
 def smoothing_reach(time_s: np.ndarray) -> float:
     """Return the half width of a kernel for frames at times (n,), seconds: 0.1 s, or two frames where they are farther.
@@ -11,6 +15,51 @@ def smoothing_reach(time_s: np.ndarray) -> float:
     It passes human motion, and at least five frames carry each value.
     """
     return max(0.1, 2.2 * float(np.median(np.diff(time_s))))
+
+
+def running_median(values: np.ndarray, half: int) -> np.ndarray:
+    """Return the median of what is known of values (n, ...) from ``half`` places before each to as many after."""
+    pad = np.full((half, *values.shape[1:]), np.nan)
+    windows = np.sort(np.lib.stride_tricks.sliding_window_view(np.concatenate([pad, values, pad]), 2 * half + 1, 0), -1)
+    known = np.isfinite(windows).sum(-1, keepdims=True)  # sorted to the front
+    middle = [np.take_along_axis(windows, np.maximum(index, 0), -1)[..., 0] for index in ((known - 1) // 2, known // 2)]
+    return np.asarray(np.mean(middle, axis=0))
+
+
+def body_size(time_s: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Return the body's extent at each frame (n,): the longer side of its box, median over about a second.
+
+    Args:
+        time_s: (n,) increasing times.
+        xy: (n, J, 2) positions, NaN where missing.
+    """
+    seen = np.isfinite(xy).all(-1, keepdims=True)
+    low = np.where(seen, xy, np.inf).min(1)
+    high = np.where(seen, xy, -np.inf).max(1)
+    extent = np.where(seen.any((1, 2)), (high - low).max(-1), np.nan)
+    finite = np.isfinite(extent) & (extent > 0)
+    if not finite.any():
+        return np.full(len(time_s), np.nan)
+    filled = np.interp(time_s, time_s[finite], extent[finite])
+    width = max(1, int(0.5 / max(float(np.median(np.diff(time_s))), 1e-3)))
+    return running_median(np.pad(filled, width, mode="edge"), width)[width:-width]
+
+
+def without_gross_errors(time_s: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Return a track (n, J, 2) without the joints that are far from where they are just before and after (Hampel 1974).
+
+    A detector that takes another thing for a joint does so for a frame or two. Least squares would believe it.
+
+    Args:
+        time_s: (n,) increasing times.
+        xy: (n, J, 2) positions, NaN where missing.
+    """
+    step_s = float(np.median(np.diff(time_s)))
+    half = max(2, round(_MEDIAN_REACH_S / step_s))
+    usual = running_median(xy, half)
+    off = np.linalg.norm(xy - usual, axis=-1)
+    allowed = _GROSS_PER_S * half * step_s * body_size(time_s, usual)[:, None] + _HAMPEL * running_median(off, half)
+    return np.where((off > allowed)[..., None], np.nan, xy)
 
 
 def local_parabola(

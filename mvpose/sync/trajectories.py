@@ -16,7 +16,7 @@ import numpy as np
 from mvpose.calib.camera import Camera
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.skeleton import Skeleton, shared_skeleton, skeleton_of
-from mvpose.smoothing import local_parabola, smoothing_reach
+from mvpose.smoothing import body_size, local_parabola, smoothing_reach, without_gross_errors
 
 STEP_S = 1 / 50
 """Spacing of the grid that a trajectory is kept on."""
@@ -131,7 +131,7 @@ def camera_trajectories(
 
 
 def smooth_track(time_s: np.ndarray, xy: np.ndarray, score: np.ndarray) -> Trajectory:
-    """Smooth one track by local polynomial regression.
+    """Smooth one track by local polynomial regression, gross errors left out.
 
     The kernel of velocities reaches twice as far as that of positions.
 
@@ -142,24 +142,10 @@ def smooth_track(time_s: np.ndarray, xy: np.ndarray, score: np.ndarray) -> Traje
     """
     reach_s = smoothing_reach(time_s)
     grid_s = np.arange(int(np.floor((time_s[-1] - time_s[0]) / STEP_S)) + 1) * STEP_S + time_s[0]
+    xy = without_gross_errors(time_s, xy)
     position, _ = local_parabola(time_s, xy, score, grid_s, reach_s)
     _, velocity = local_parabola(time_s, xy, score, grid_s, 2 * reach_s)
-    return Trajectory(float(time_s[0]), position, velocity, _body_size(time_s, xy, grid_s))
-
-
-def _body_size(time_s: np.ndarray, xy: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return the body's extent at the grid times (G,): the longer side of its box, median over about a second."""
-    seen = np.isfinite(xy).all(-1, keepdims=True)
-    low = np.where(seen, xy, np.inf).min(1)
-    high = np.where(seen, xy, -np.inf).max(1)
-    extent = np.where(seen.any((1, 2)), (high - low).max(-1), np.nan)
-    finite = np.isfinite(extent) & (extent > 0)
-    if not finite.any():
-        return np.full(len(grid), np.nan)
-    width = max(1, int(0.5 / max(float(np.median(np.diff(time_s))), 1e-3)))
-    padded = np.pad(np.interp(time_s, time_s[finite], extent[finite]), width, mode="edge")
-    running = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1), axis=-1)
-    return np.interp(grid, time_s, running)
+    return Trajectory(float(time_s[0]), position, velocity, np.interp(grid_s, time_s, body_size(time_s, xy)))
 
 
 def sample_slots(trajectories: Sequence[Trajectory], time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
