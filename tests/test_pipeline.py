@@ -303,10 +303,10 @@ def test_build_poses_uses_synchronised_cameras_only(done):
 
 
 def test_another_method_reconstructs_anew_and_both_stand_side_by_side(done):
-    assert run(done, method="voxel", end_s=1.0) == {"reconstruct", "export"}
-    assert run(done, method="voxel", end_s=1.0) == set()
+    assert run(done, method="voxel", end_s=3.0) == {"reconstruct", "export"}
+    assert run(done, method="voxel", end_s=3.0) == set()
     voxels = read_poses(done / "mvpose" / "poses3d.npz")
-    recording = open_recording(done, Settings(calib=done / "calib.json", reference="cam01", end_s=1.0))
+    recording = open_recording(done, Settings(calib=done / "calib.json", reference="cam01", end_s=3.0))
     workspace = open_workspace(done / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
