@@ -101,6 +101,9 @@ def test_view_help_names_the_keys_of_the_player(mvpose):
         ["bench", "sync", "--recordings", "--clips", "7"],
         ["bench", "sync", "--recordings", "--work-dir", "W"],
         ["bench", "sync", "--recordings", "--adversarial"],
+        ["bench", "recon", "--speed", "--rigs", "2"],
+        ["bench", "recon", "--rigs", "2"],  # no --data
+        ["bench", "recon", "--method", "guess"],
         ["train", "c.py", "--launcher", "slurm"],
         ["convert-calib", "a.json", "b.json", "--to", "sketch"],
         ["dance"],
