@@ -726,6 +726,7 @@ def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> Non
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Recordings of each room.")
 @click.option("--seconds", type=click.FloatRange(1), help="Of each room, so much is reconstructed.  [default: all]")
 @click.option("--part", metavar="NAME", help="One recording of a data set.  [default: all]")
+@click.option("--scenes", is_flag=True, help="People who cross, meet, come, go and hide, in place of rooms.")
 @click.option("--speed", is_flag=True, help="Stage by stage: time and memory, in place of rooms.")
 @click.option("--rigs", type=click.IntRange(1), metavar="N", help="VoxelPose on N unseen rigs, in place of rooms.")
 @click.option(
@@ -738,6 +739,7 @@ def bench_recon(
     seeds: int,
     seconds: float | None,
     part: str | None,
+    scenes: bool,
     speed: bool,
     rigs: int | None,
     weights: tuple[Path, ...],
@@ -754,8 +756,8 @@ def bench_recon(
     from mvpose.bench.datasets import list_parts
 
     methods = methods or ("triangulate",)
-    if speed and rigs is not None:
-        raise click.UsageError("--speed and --rigs are two benches; run one after the other")
+    if speed + scenes + (rigs is not None) > 1:
+        raise click.UsageError("--scenes, --speed and --rigs are three benches; run one after the other")
     if data is not None and not any(data.glob("*_test.npz")) and list_parts(data):
         _bench_dataset(data, methods, part, as_json)
         return
@@ -764,6 +766,11 @@ def bench_recon(
         motions = None if data is None else read_test_motion(data)
         if rigs is not None:
             text, rows = _bench_rigs(motions, rigs, weights, progress)
+        elif scenes:
+            from mvpose.bench.scenes import format_scenes, run_scenes
+
+            rows = list(run_scenes(motions, range(seeds), progress))
+            text = format_scenes(rows)
         else:
             from mvpose.bench import rooms
 
