@@ -769,7 +769,7 @@ def bench_recon(
         elif scenes:
             from mvpose.bench.scenes import format_scenes, run_scenes
 
-            rows = list(run_scenes(motions, range(seeds), progress))
+            rows = list(run_scenes(_required(motions, "--scenes"), range(seeds), progress))
             text = format_scenes(rows)
         else:
             from mvpose.bench import rooms
@@ -789,16 +789,20 @@ def bench_recon(
     click.echo(text)
 
 
+def _required(motions: Any, what: str) -> Any:
+    if motions is None:
+        raise click.UsageError(f"{what} needs a folder of motion: give --data")
+    return motions
+
+
 def _bench_rigs(motions: Any, count: int, weights: tuple[Path, ...], progress: Progress) -> tuple[str, list[Any]]:
     from mvpose.bench import rigs
     from mvpose.recon.voxelpose.fuse import load_voxelpose
     from mvpose.training.motions import motion_bank
 
-    if motions is None:
-        raise click.UsageError("--rigs needs a folder of motion: give --data")
     networks = {"shipped": load_voxelpose(), **{path.parent.name: load_voxelpose(path) for path in weights}}
     drawn = [rigs.unseen_rig(number) for number in range(count)]
-    scores = rigs.run_rigs(networks, motion_bank(motions.values()), drawn, rigs.FRAMES, progress)
+    scores = rigs.run_rigs(networks, motion_bank(_required(motions, "--rigs").values()), drawn, rigs.FRAMES, progress)
     return rigs.format_rigs(scores, drawn), [score for own in scores.values() for score in own]
 
 
