@@ -94,10 +94,11 @@ def refine_clocks(
 def find_readouts(
     tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
 ) -> dict[str, tuple[float, float]]:
-    """Find the cameras whose rows are plainly read one after the other, from top to bottom.
+    """Find out how long cameras take to read their rows, from top to bottom, where one of them plainly does.
 
     The joint fit once more, with each camera's read-out time among the unknowns: joints low in the image are then late
-    against those high up.
+    against those high up. Cameras are often of one make, and a read-out that is taken from one of them alone would set
+    it apart from the others: so all are given what they seem to take.
 
     Args:
         tracks: All people of each camera, in normalised coordinates.
@@ -105,7 +106,8 @@ def find_readouts(
         clocks: Refined clocks.
 
     Returns:
-        For each such camera its read-out time and the standard deviation of that, seconds.
+        For each camera that takes more than next to nothing its read-out time and the standard deviation of that,
+        seconds. Empty where none plainly does.
     """
     problem = _problem(tracks, cameras, clocks)
     if not problem.free:
@@ -113,11 +115,9 @@ def find_readouts(
     columns = problem.columns("offset", "rate", "readout")
     _, readouts, covariance = _fit(problem, columns, clocks.clocks)
     sigmas = {name: float(np.sqrt(covariance[i, i])) for i, (name, lever) in enumerate(columns) if lever == "readout"}
-    return {
-        name: (readout_s, sigmas[name])
-        for name, readout_s in readouts.items()
-        if readout_s > max(_DECISIVE_SIGMAS * sigmas[name], _LEAST_READOUT_S)
-    }
+    some = {name: (readout_s, sigmas[name]) for name, readout_s in readouts.items() if readout_s > _LEAST_READOUT_S}
+    plain = any(readout_s > _DECISIVE_SIGMAS * sigma_s for readout_s, sigma_s in some.values())
+    return some if plain else {}
 
 
 def find_jumps(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> list[Jump]:

@@ -162,9 +162,18 @@ class _Recording:
     def refined(self, clocks: Clocks, told: Collection[str]) -> Clocks:
         """Refine clocks together, and once more where rows are read late and nobody told."""
         clocks, tracks = self.refit(clocks)
-        readouts = find_readouts(tracks, self.cameras, clocks)
-        late = {name: replace(clocks[name], readout_s=s) for name, (s, _) in readouts.items() if name not in told}
-        return self.refit(replace(clocks, clocks={**clocks.clocks, **late}))[0] if late else clocks
+        found = {n: r for n, r in find_readouts(tracks, self.cameras, clocks).items() if n not in told}
+        if not found:
+            return clocks
+        late = {name: replace(clocks[name], readout_s=readout_s) for name, (readout_s, _) in found.items()}
+        refit = self.refit(replace(clocks, clocks={**clocks.clocks, **late}))[0]
+        # Joints are about the middle row: what is not known of a read-out is half unknown of the clock.
+        wider = {
+            name: replace(refit[name], cov=refit[name].cov + np.diag([(sigma_s / 2) ** 2, 0.0]))
+            for name, (_, sigma_s) in found.items()
+            if name != refit.reference
+        }
+        return replace(refit, clocks={**refit.clocks, **wider})
 
 
 def _tentative(graph: OffsetGraph, clocks: Clocks) -> Clocks:

@@ -107,7 +107,7 @@ def test_a_pause_that_was_none_is_taken_out():
     keypoints[B] = replace(k, time_s=k.time_s + put_in_s * (k.time_s > 20.0))
     _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
     assert {name: len(clock.jumps) for name, clock in clocks.clocks.items() if clock.jumps} == {B: 1}
-    assert clocks[B].jumps[0] == (pytest.approx(20.0, abs=1.0), pytest.approx(-put_in_s))
+    assert clocks[B].jumps[0] == (pytest.approx(20.0, abs=1.0), pytest.approx(-put_in_s, abs=3e-3))  # −251 ms
     assert clocks[B].verdict == "good"
     assert max(map(abs, errors_s(world, clocks).values())) < 3e-3
 
@@ -170,3 +170,13 @@ def test_frames_that_were_put_in_stay_between_their_neighbours_without_people():
     end = without_jumps(keypoints, [(10.0, -4.0)])
     assert (np.diff(end.time_s) > 0).all()
     assert np.diff(end.frame_ptr).tolist() == [n < 10 for n in frames]
+
+
+def test_cameras_that_all_read_late_are_not_set_apart_from_one_another():
+    """One plain read-out gives all cameras theirs: that of one alone would move it by half of it against the rest."""
+    world, cameras, keypoints = filmed(duration_s=90.0, readout_s=(0.025, 0.025, 0.025))
+    _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+    late = [name for name, clock in clocks.clocks.items() if clock.readout_s is not None]
+    assert len(late) in (0, 3)
+    for name, error_s in errors_s(world, clocks).items():
+        assert abs(error_s) < max(4 * clocks[name].sigma_at_epoch_s, 2e-3)
