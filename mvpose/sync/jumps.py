@@ -24,8 +24,8 @@ REACH_S = 4.0
 """The longest jump that is looked for."""
 
 DECISIVE_NATS = 40.0
-"""By so much must a jump explain more than none. Clean recordings of the val split show 4 at most, people who walk to and
-fro on one course 16; a third of a second that was lost shows by hundreds, if people move for 20 s on either side."""
+"""By so much must a jump explain more than none. Clean recordings of the val split show 4 at most, people who walk to
+and fro on one course 16; a third of a second that was lost, by hundreds if people move for 20 s on either side."""
 
 _EVERY = 4  # steps of the shifts between two moments
 _MOST_MOMENTS = 2000
