@@ -372,7 +372,13 @@ def put_off(rng: np.random.Generator, truth: Clocks, middle_s: Mapping[str, floa
 def refine_each_way(
     keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Camera], truth: Clocks, seed: int
 ) -> dict[str, tuple[list[float], float]]:
-    """Return for every way the absolute errors, ms, of all clocks but the reference's, and the CPU seconds it took."""
+    """Return for every way the absolute errors, ms, of all clocks but the reference's, and the CPU seconds it took.
+
+    Cameras that saw nobody are left aside.
+    """
+    keypoints = {name: k for name, k in keypoints.items() if np.isfinite(k.xy_px).any()}
+    truth = truth.on(next(name for name in truth.clocks if name in keypoints))
+    truth = replace(truth, clocks={name: clock for name, clock in truth.clocks.items() if name in keypoints})
     middle_s = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
     start = put_off(np.random.default_rng(seed), truth, middle_s)
     found = {}

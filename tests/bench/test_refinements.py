@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mvpose.bench.clocks import BASE, make_recording
+from mvpose.bench.clocks import BASE, detect_people, make_recording
 from mvpose.bench.refinements import (
     REFINEMENTS,
     START_ERROR_S,
@@ -69,3 +69,15 @@ def test_a_folder_without_the_split_is_named(tmp_path):
     result = CliRunner().invoke(main, ["--data", str(tmp_path), "--split", "val"])
     assert result.exit_code == 1
     assert "holds no motion pack *_val.npz" in result.output
+
+
+def test_a_camera_that_saw_nobody_is_left_aside():
+    motions = {"a": generate_motion(np.random.default_rng(1), 20.0)}
+    case = replace(BASE, common_s=5.0, fps=(10.0,) * 4)
+    world = make_recording(case, motions, 1)
+    keypoints = detect_people(world, case, 1)
+    blind = world.rig.names[0]
+    keypoints[blind] = keypoints[blind].only(np.zeros(0, dtype=int))
+    cameras = {camera.name: camera for camera in world.rig}
+    found = refine_each_way(keypoints, cameras, world.true_clocks(blind), 1)
+    assert all(len(errors) == 2 for errors, _ in found.values())
