@@ -80,4 +80,8 @@ def test_a_camera_that_saw_nobody_is_left_aside():
     keypoints[blind] = keypoints[blind].only(np.zeros(0, dtype=int))
     cameras = {camera.name: camera for camera in world.rig}
     found = refine_each_way(keypoints, cameras, world.true_clocks(blind), 1)
-    assert all(len(errors) == 2 for errors, _ in found.values())
+    seeing = sum(bool(len(k.xy_px)) for k in keypoints.values())
+    assert seeing >= 2
+    searching, *started = (len(errors) for errors, _ in found.values())
+    assert searching <= seeing - 1  # it may refuse what it cannot find
+    assert set(started) == {seeing - 1}
