@@ -10,6 +10,7 @@ from mvpose.skeleton import Skeleton
 
 UNTRACKED = -1
 
+_USUAL, _REPEATED = 0.9, 0.2  # quantile of displacements between frames; share of it that repeats stay below
 _BRIDGED_S = 0.18  # gaps that are surely interpolated later, which recon.align does up to 0.2 s
 
 
@@ -117,11 +118,12 @@ class Keypoints2D:
         )
 
     def without_repeats(self) -> tuple[Keypoints2D, np.ndarray]:
-        """Drop the detections of frames that repeat the frame before to the bit; the frames stay, without people.
+        """Drop the detections of frames that show the frame before once more; the frames stay, without people.
 
-        Such a frame shows an earlier instant: a video was brought to a constant rate. No two images of a camera give
-        the same fractions of pixels, but keypoints of somebody at rest that were rounded or made are the same as well.
-        So repeats are dropped only where interpolation bridges them, which gives somebody at rest back unchanged.
+        Such a frame shows an earlier instant: a video was brought to a constant rate, and perhaps encoded anew. Every
+        joint moves far less from one to the next than joints usually do here, if only by what the detector errs.
+        Somebody at rest whose keypoints were smoothed, rounded or made hardly moves either: so repeats are dropped only
+        where interpolation bridges them, which gives somebody at rest back unchanged.
 
         Returns:
             The keypoints, and the indices (K,) of the frames that lost their detections.
@@ -129,8 +131,13 @@ class Keypoints2D:
         count = np.diff(self.frame_ptr)
         frame = self.frame_index
         rows = np.flatnonzero((count == np.concatenate([[0], count[:-1]]))[frame])
-        seen = np.concatenate([np.nan_to_num(self.xy_px), self.score[..., None]], axis=-1)
-        same = (seen[rows] == seen[rows - count[frame[rows]]]).all(axis=(1, 2))
+        before = rows - count[frame[rows]]
+        moved_px = np.linalg.norm(self.xy_px[rows] - self.xy_px[before], axis=-1)
+        known = np.isfinite(moved_px)
+        alike = (np.isfinite(self.xy_px[rows]).all(-1) == np.isfinite(self.xy_px[before]).all(-1)).all(-1)
+        typical_px = moved_px.sum(-1, where=known) / np.maximum(known.sum(-1), 1)
+        usual_px = float(np.quantile(typical_px, _USUAL)) if len(rows) else 0.0  # most frames may be repeats
+        same = alike & (moved_px.max(-1, where=known, initial=0.0) <= _REPEATED * usual_px)
         repeats = (count > 0) & (np.bincount(frame[rows[same]], minlength=self.n_frames) == count)
         frames = np.arange(self.n_frames)
         shown = np.maximum.accumulate(np.where(repeats, 0, frames))

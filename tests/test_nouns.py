@@ -169,18 +169,26 @@ def test_frames_that_repeat_the_frame_before_lose_their_people_but_not_their_tim
     assert len(none) == 0
 
 
-@pytest.mark.parametrize("change", ["place", "score", "missing"])
+@pytest.mark.parametrize("change", ["place", "missing"])
 def test_frames_that_differ_in_one_joint_are_no_repeats(change):
     frozen = shown([0, 1, 1, 2])
-    xy, score = frozen.xy_px.copy(), frozen.score.copy()
-    if change == "place":
-        xy[5, 0, 0] = np.nextafter(xy[5, 0, 0], np.inf)
-    elif change == "score":
-        score[5, 0] = np.nextafter(score[5, 0], 1)
-    else:
-        xy[5, 0] = np.nan
+    xy = frozen.xy_px.copy()
+    xy[5, 0] = xy[5, 0] + 100 if change == "place" else np.nan
     assert frozen.without_repeats()[1].tolist() == [2]
-    assert keypoints(**{**vars(frozen), "xy_px": xy, "score": score}).without_repeats()[1].tolist() == []
+    assert keypoints(**{**vars(frozen), "xy_px": xy}).without_repeats()[1].tolist() == []
+
+
+def test_frames_that_were_encoded_anew_are_repeats_still_and_noise_at_rest_is_none():
+    rng = np.random.default_rng(2)
+    instants = np.maximum.accumulate(np.where(rng.random(200) < 0.25, 0, np.arange(200)))
+    xy = shown(range(200)).xy_px / 400 * 1.5 + 200  # somebody at rest, as a detector with an error of a pixel sees it
+    rest = keypoints(**{**vars(shown(range(200))), "xy_px": xy})
+    assert len(rest.without_repeats()[1]) == 0
+    again = xy.reshape(200, 2, 2, 2)[instants].reshape(xy.shape) + rng.normal(0, 0.02, xy.shape)
+    repeats = keypoints(**{**vars(rest), "xy_px": again}).without_repeats()[1]
+    true = np.flatnonzero(np.diff(instants, prepend=-1) == 0)
+    assert set(repeats) <= set(true)
+    assert len(repeats) > 0.9 * len(true)
 
 
 def test_a_frame_with_one_person_less_is_no_repeat():
