@@ -316,15 +316,18 @@ def synchronise(
         start = time.perf_counter()
         cameras = None if rig is None else {camera.name: camera for camera in rig}
         tell = _telling("synchronise", progress)
+        cues, wanting = _cues(recording, progress)
         graph, clocks = synchronise_cameras(
             keypoints,
             cameras,
             hints=hints,
-            cues=_cues(recording, progress),
+            cues=cues,
             reference=reference,
             told=recording.readouts,
             progress=tell,
         )
+        reasons = {n: "; ".join(filter(None, (why, wanting.get(n)))) for n, why in clocks.unsynchronised.items()}
+        clocks = replace(clocks, unsynchronised=reasons)
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
         workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
@@ -374,8 +377,8 @@ def _unheeded(graph: OffsetGraph, clocks: Clocks) -> dict[tuple[str, str, str], 
     }
 
 
-def _cues(recording: Recording, progress: Progress) -> list[PairwiseOffset]:
-    """Return what sound and containers say of the cameras' offsets."""
+def _cues(recording: Recording, progress: Progress) -> tuple[list[PairwiseOffset], dict[str, str]]:
+    """Return what sound and containers say of the cameras' offsets, and what sound was found wanting."""
     own_s = {}
     for source in recording.session.cameras:
         if (video := recording.videos.get(source.name)) is not None:
@@ -387,7 +390,8 @@ def _cues(recording: Recording, progress: Progress) -> list[PairwiseOffset]:
     known = None if recording.rig is None else {camera.name: camera for camera in recording.rig}
     by_sound = sound_offsets(sounds, known, progress=_telling("listen", progress)) if len(sounds) > 1 else None
     starts = {name: replace(recording.videos[name].container_time(), start_s=at_s) for name, at_s in own_s.items()}
-    return [*(by_sound.edges if by_sound else ()), *timecode_edges(starts)]
+    edges = [*(by_sound.edges if by_sound else ()), *timecode_edges(starts)]
+    return edges, by_sound.notes if by_sound else {}
 
 
 def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:

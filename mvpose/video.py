@@ -38,6 +38,7 @@ _CONTINUES_WITHIN_S = 1.0
 _WRITE_TICK_S = Fraction(1, 90000)
 # Sound whose time stamps are this far from where its samples lead has a gap; Matroska's are rounded to 1 ms.
 _SOUND_GAP_S = 0.005
+_CANCELLED = 0.05  # of the loudest channel's power: the mean of all channels has at least 1 / 4 of it where two agree
 # Containers that know no date say 1904 or 1970.
 _FIRST_YEAR = 1990
 
@@ -170,7 +171,8 @@ class Video:
         """Decode the sound, mixed down to mono and resampled, on the camera's own time.
 
         Samples lie where the container's time stamps put them, to half a sample: what is missing or cannot be decoded
-        is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour at 8 kHz.
+        is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour and
+        channel at 8 kHz.
 
         Returns:
             The sound; None without a track that can be decoded.
@@ -490,7 +492,7 @@ class _Stretch:
         self._heard = 0
         self._starts_s: list[float] = []
         self._chunks: list[np.ndarray] = []
-        self._resampler = AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        self._resampler = AudioResampler(format="fltp", layout=frame.layout.name, rate=rate_hz)
 
     def continues_with(self, frame: AudioFrame) -> bool:
         there_s = self._starts_s[0] + self._heard / frame.sample_rate
@@ -503,7 +505,7 @@ class _Stretch:
             elif not self._starts_s:
                 self._starts_s.append(0.0)
             self._heard += frame.samples
-        self._chunks += [chunk.to_ndarray()[0] for chunk in self._resampler.resample(frame)]
+        self._chunks += [chunk.to_ndarray() for chunk in self._resampler.resample(frame)]
 
     def finish(self) -> None:
         """Fetch what the resampler still holds."""
@@ -516,7 +518,13 @@ class _Stretch:
 
     @property
     def samples(self) -> np.ndarray:
-        return np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
+        """(n,) the mean of all channels, or the loudest where they cancel, as one that is wired the other way round."""
+        if not self._chunks:
+            return np.zeros(0, np.float32)
+        channels = np.concatenate(self._chunks, axis=1)
+        mean = channels.mean(axis=0, dtype=np.float32)
+        power = np.square(channels).mean(axis=1)
+        return channels[np.argmax(power)] if np.square(mean).mean() < _CANCELLED * power.max() else mean
 
 
 def _form(frame: AudioFrame) -> tuple[str, str, int]:

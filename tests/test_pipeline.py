@@ -3,8 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -261,6 +263,37 @@ def test_repeated_frames_are_named_and_show_nobody(session, caplog):
     (warning,) = (record.getMessage() for record in caplog.records if "repeat" in record.getMessage())
     assert warning.startswith(f"cam02: {len(repeats)} of {found.n_frames} frames repeat the frame before")
     assert f"at {found.time_s[repeats[0]]:.2f} s" in warning
+
+
+def write_with_sound(path, n_frames, loudness):
+    """Write black pictures at 25 fps, and bangs that come at random but the same in every video."""
+    bangs = np.random.default_rng(0).normal(size=48000 * 12) * (np.random.default_rng(1).random(48000 * 12) < 1e-4)
+    heard = np.convolve(bangs, np.exp(-np.arange(2000) / 300), "same").astype(np.float32) * loudness
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", 48000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(n_frames):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(video.encode())
+        for first in range(0, len(heard) - 1024, 1024):
+            wave = (np.clip(heard[None, first : first + 1024], -1, 1) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, first, Fraction(1, 48000)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+
+
+def test_what_sound_was_found_wanting_is_said(session):
+    (session / "videos").mkdir()
+    for name, loudness in (("cam01", 0.3), ("cam02", 0.3), ("cam03", 0.0)):
+        path = session / "keypoints" / f"{name}.npz"
+        seen = replace(read_npz(path).only(np.array([], int)), size_px=(64, 48))
+        write_keypoints(seen, path)
+        write_with_sound(session / "videos" / f"{name}.mov", seen.n_frames, loudness)
+    recording, workspace = open_recording(session, Settings(reference="cam01")), open_workspace(session / "out")
+    _, clocks = pipeline.synchronise(recording, pipeline.detect(recording, workspace), workspace)
+    assert set(clocks.clocks) == {"cam01", "cam02"}
+    assert clocks.unsynchronised["cam03"] == "nobody is seen in its view; its sound is silent"
 
 
 def test_a_calibration_may_have_more_cameras_but_not_fewer(session):

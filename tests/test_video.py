@@ -194,7 +194,17 @@ def clicks(time_s, at_s=CLICKS_S):
 
 
 def write_heard(
-    path, codec="pcm_s16le", *, seconds=2.0, rate=48000, channels=1, picture_s=0.0, sound_s=0.0, leave_out=(), tags=None
+    path,
+    codec="pcm_s16le",
+    *,
+    seconds=2.0,
+    rate=48000,
+    channels=1,
+    picture_s=0.0,
+    sound_s=0.0,
+    leave_out=(),
+    tags=None,
+    polarity=(1, 1),
 ):
     """Write pictures and clicks, the clicks on the container's own time, each track from its own start."""
     layout = {1: "mono", 2: "stereo"}[channels]
@@ -213,7 +223,7 @@ def write_heard(
         form = audio.codec_context.format.name
         for number, first in enumerate(range(0, int(seconds * rate), 1024)):
             time_s = sound_s + np.arange(first, first + 1024) / rate
-            wave = np.tile(clicks(time_s), (channels, 1))
+            wave = np.float32(polarity[:channels])[:, None] * clicks(time_s)
             if form == "s16":
                 wave = (wave.T.reshape(1, -1) * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave), format=form, layout=layout)
@@ -265,7 +275,15 @@ def test_sound_lies_on_the_time_of_the_pictures(tmp_path, name, codec, rate, cha
     assert sound.start_s == pytest.approx(-0.25, abs=0.03)  # an encoder may start with a frame of silence
     # MPEG-TS and Matroska round the time stamps of pictures and sound, which a median evens out for the sound alone.
     np.testing.assert_allclose(heard_s(sound, CLICKS_S - 0.25), CLICKS_S - 0.25, atol=0.0007)
-    assert 0.6 < np.nanmax(np.abs(sound.samples)) < 1.2  # two equal channels are mixed to √2 of either
+    assert 0.6 < np.nanmax(np.abs(sound.samples)) < 1.2  # the mean of equal channels is either
+
+
+@pytest.mark.parametrize("polarity", [(1, -1), (0.5, -0.6), (0, 1)], ids=["opposed", "nearly", "one"])
+def test_channels_that_cancel_are_heard(tmp_path, polarity):
+    path = write_heard(tmp_path / "a.mov", channels=2, polarity=polarity)
+    sound = probe("cam01", [path]).audio()
+    assert np.nanmax(np.abs(sound.samples)) > 0.3
+    np.testing.assert_allclose(heard_s(sound, CLICKS_S[1:]), CLICKS_S[1:], atol=2e-4)
 
 
 def test_sound_that_starts_late_is_late(tmp_path):
