@@ -31,7 +31,7 @@ from mvpose.sync.coarse import NOISE, OUTLIER_SCALE
 from mvpose.sync.jumps import Jump, plainest_first, written_s
 from mvpose.sync.offsets import PairwiseOffset
 from mvpose.sync.pairs import SAMPLE_STEP_S, joint_spread, match_people
-from mvpose.sync.solve import decorrelated
+from mvpose.sync.solve import decorrelated, settled
 from mvpose.sync.trajectories import Trajectory
 
 RATE_SIGMA = 1e-4
@@ -553,15 +553,6 @@ def _moved(clock: Clock, ahead_s: float, rate: float, centre_s: float) -> Clock:
 
 
 def _known(clock: Clock, cov: np.ndarray, centre_s: float) -> Clock:
-    """Give a clock the covariance (2, 2) of its session time at the centre and its rate; decide whether it drifts.
-
-    The odds are those of a rate of exactly 1 against any within the prior (Savage and Dickey's ratio of densities).
-    Where they are for 1, the rate is that, and its sigma stays what the data leave open.
-    """
-    sigma = float(np.sqrt(cov[1, 1]))
-    drift = clock.rate - 1
-    odds = np.sqrt(2) * RATE_SIGMA / sigma * np.exp(-0.5 * (drift / sigma) ** 2)
-    if odds > 1:
-        clock = _moved(clock, -drift * cov[0, 1] / cov[1, 1], -drift, centre_s)
-    cov = carried(cov, clock.epoch_s - float(clock.to_camera(centre_s)))
-    return replace(clock, cov=cov, rate_fitted=bool(odds <= 1))
+    """Give a clock the covariance (2, 2) of its session time at the centre and its rate; decide whether it drifts."""
+    to_epoch_s = clock.epoch_s - float(clock.to_camera(centre_s))
+    return settled(replace(clock, cov=carried(cov, to_epoch_s)), RATE_SIGMA)

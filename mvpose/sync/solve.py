@@ -26,6 +26,7 @@ _BY_TRUST: tuple[frozenset[Method], ...] = (
     frozenset({"timecode"}),
 )
 _BY_CHANCE = 3e-4  # a chance find is no likelier than this where uncalibrated pairs alone tell a clock
+_SURPRISE, _LEAST_NEWS = 4.0, 0.05  # standard deviations of a drift beyond clocks'; least share that data have in it
 _HEARD_ALIKE = 0.75  # of the variance of a pair's sound edges: the path of sound, and how a camera files sound; chosen
 
 
@@ -181,6 +182,34 @@ def _least_squares(
     both = index + [i + len(names) for i in index]
     full[np.ix_(both, both)] = covariance * _shared_noise(len(names), len({(e.a, e.b) for e in edges}))
     return _Solution(names, np.array([origin[name] for name in names]), offset, rate, full)
+
+
+def settled(clock: Clock, rate_sigma: float) -> Clock:
+    """Decide whether a clock drifts.
+
+    The odds are those of a rate of exactly 1 against any within the prior (Savage and Dickey's ratio of densities), or
+    within twice its sigma: no narrower alternative is worth asking. Where they are for 1, the rate is that, and its
+    sigma stays what the data leave open. Not so where the drift is a surprise.
+
+    Args:
+        clock: As fitted with a prior on its rate.
+        rate_sigma: The prior's standard deviation.
+    """
+    variance, drift = float(clock.cov[1, 1]), clock.rate - 1
+    odds = np.sqrt(2 * max(rate_sigma**2, 4 * variance) / variance) * np.exp(-0.5 * drift**2 / variance)
+    if odds <= 1 or _is_surprising(clock, rate_sigma):
+        return replace(clock, rate_fitted=True)
+    moved_s = drift * (clock.epoch_s - float(clock.cov[0, 1]) / variance)  # what is likeliest with a rate of 1
+    return replace(clock, offset_s=clock.offset_s + moved_s, rate=1.0, rate_fitted=False)
+
+
+def _is_surprising(clock: Clock, rate_sigma: float) -> bool:
+    """Tell whether a drift, drawn towards none by its prior, is further off than that lets it be by chance.
+
+    So it is where 30 was written for 29.97 frames a second (1000 ppm).
+    """
+    news = max(1 - clock.cov[1, 1] / rate_sigma**2, _LEAST_NEWS)  # what the data add to the prior
+    return bool((clock.rate - 1) ** 2 > _SURPRISE**2 * rate_sigma**2 * news)
 
 
 def decorrelated(rows: np.ndarray, edges: Sequence[PairwiseOffset]) -> np.ndarray:
@@ -468,8 +497,7 @@ def _clock(
     cameras: int,
     options: SolveOptions,
 ) -> Clock:
-    clock = solution.clock(name, epoch_s)
-    clock = replace(clock, rate_fitted=bool(np.sqrt(clock.cov[1, 1]) < 0.5 * options.rate_sigma))
+    clock = settled(solution.clock(name, epoch_s), options.rate_sigma)
     why = doubts(clock, own, cameras, options)
     return replace(clock, verdict="doubtful", why=why) if why else clock
 
@@ -494,6 +522,9 @@ def doubts(clock: Clock, own: Sequence[PairwiseOffset], cameras: int, options: S
     if all(windows) and sum(windows) < options.good_windows:
         total = sum(windows)
         return f"by {total} windows of movement alone, which may repeat itself: give --calib or a longer recording"
+    if _is_surprising(clock, options.rate_sigma):
+        ppm = f"{1e6 * (clock.rate - 1):+.0f} ± {1e6 * np.sqrt(clock.cov[1, 1]):.0f} ppm"
+        return f"its drift, {ppm}, is more than that of clocks: check the frame rate that its times were made by"
     if clock.sigma_at_epoch_s > options.good_sigma_s:
         little = "too little moves across the lines of sight" if methods & FROM_KEYPOINTS else "sound tells no more"
         return f"uncertain by {_ms(clock.sigma_at_epoch_s)}: {little}"
