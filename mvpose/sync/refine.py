@@ -15,7 +15,7 @@ squared, so the covariance of the clocks holds what pairs share (Liang & Zeger 1
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -49,13 +49,13 @@ _UNMODELLED = 1.15  # root mean square z-score of the covariance alone on val re
 _LEAST_MOTION = 0.02  # share of the squared derivatives that is motion, not noise, at least
 _START_SIGMA_S = 0.1  # of the clocks that the fit starts from
 _READOUT_SIGMA_S = 0.02  # of a read-out time before any data
-_DECISIVE_SIGMAS = 5.0  # of a read-out time or a jump: nobody told of it, so it has to be plain
+_DECISIVE_SIGMAS = 5.0  # of a jump: nobody told of it, so it has to be plain
 _LEAST_READOUT_S, _LEAST_JUMP_S = 0.004, 0.008
 _LEAST_SHARE = 0.05  # of what the best place for a jump is known by; beside it nothing lies on one side of the jump
 
 Lever = Literal["offset", "rate", "readout"]
 """How far a camera's session time is ahead in proportion to an unknown. ``offset``: 1. ``rate``: session time from the
-centre, in units of ``RATE_SIGMA``. ``readout``: how far down the image a joint is, from 0 to 1."""
+centre, in units of ``RATE_SIGMA``. ``readout``: how far below the middle row a joint is, in heights of the image."""
 
 Column = tuple[str, Lever]
 """An unknown: whose, and which."""
@@ -66,58 +66,45 @@ def refine_clocks(
     cameras: Mapping[str, Camera],
     clocks: Clocks,
     cues: Sequence[PairwiseOffset] = (),
+    untold: Collection[str] = (),
 ) -> Clocks:
     """Fit all clocks together, from clocks that are right to about a tenth of a second.
+
+    A camera of which nobody told may read its rows one after the other: joints low in the image are then late against
+    those high up. Its read-out time is one more unknown.
 
     Args:
         tracks: All people of each camera, in normalised coordinates.
         cameras: Their calibration.
         clocks: Where to start; says which camera is the reference.
         cues: Estimates that come from anything but keypoints; they count by their sigmas.
+        untold: Cameras whose read-out time is not known.
 
     Returns:
         The clocks, refined; those that no common motion connects to the reference are as they were. A rate that the
-        data do not speak for is 1, and its sigma is the bound.
+        data do not speak for is 1, and its sigma is the bound. Unless they speak for more, all read-out times are one,
+        or 0; what is left open of them then is in the covariances. A camera's times are those of its first row where
+        ``readout_s`` says that it reads them one by one, of its middle row otherwise.
     """
     problem = _problem(tracks, cameras, clocks)
     if not problem.free:
         return clocks
-    columns = problem.columns("offset", "rate")
-    found, _, covariance = _fit(problem, columns, clocks.clocks, cues)
+    rows: list[Column] = [(name, "readout") for name in problem.names if name in untold]
+    columns = [*problem.columns("offset", "rate"), *rows]
+    found, readouts, left_open = _fit(problem, columns, clocks.clocks, cues)
+    step, decided = _simplest(columns, readouts, left_open)
+    readouts = {name: own_s for (name, lever), own_s in zip(columns, step.tolist(), strict=True) if lever == "readout"}
+    if np.ptp(list(readouts.values()) or [0.0]) > _LEAST_READOUT_S:
+        first = _first_rows(problem, columns)
+        step, left_open = first @ step, first @ left_open @ first.T
+    scale = np.outer([1.0, RATE_SIGMA], [1.0, RATE_SIGMA])
     for name in problem.free:
-        pick = [columns.index((name, "offset")), columns.index((name, "rate"))]
-        scale = np.array([1.0, RATE_SIGMA])
-        found[name] = _known(found[name], covariance[np.ix_(pick, pick)] * np.outer(scale, scale), problem.centre_s)
-    return replace(clocks, clocks=found)
-
-
-def find_readouts(
-    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
-) -> dict[str, tuple[float, float]]:
-    """Find out how long cameras take to read their rows, from top to bottom, where one of them plainly does.
-
-    The joint fit once more, with each camera's read-out time among the unknowns: joints low in the image are then late
-    against those high up. Cameras are often of one make, and a read-out that is taken from one of them alone would set
-    it apart from the others: so all are given what they seem to take.
-
-    Args:
-        tracks: All people of each camera, in normalised coordinates.
-        cameras: Their calibration; ``rolling_shutter_s`` plays no part.
-        clocks: Refined clocks.
-
-    Returns:
-        For each camera that takes more than next to nothing its read-out time and the standard deviation of that,
-        seconds. Empty where none plainly does.
-    """
-    problem = _problem(tracks, cameras, clocks)
-    if not problem.free:
-        return {}
-    columns = problem.columns("offset", "rate", "readout")
-    _, readouts, covariance = _fit(problem, columns, clocks.clocks)
-    sigmas = {name: float(np.sqrt(covariance[i, i])) for i, (name, lever) in enumerate(columns) if lever == "readout"}
-    some = {name: (readout_s, sigmas[name]) for name, readout_s in readouts.items() if readout_s > _LEAST_READOUT_S}
-    plain = any(readout_s > _DECISIVE_SIGMAS * sigma_s for readout_s, sigma_s in some.values())
-    return some if plain else {}
+        own = [columns.index((name, "offset")), columns.index((name, "rate"))]
+        clock = _moved(found[name], step[own[0]], step[own[1]] * RATE_SIGMA, problem.centre_s)
+        square = np.ix_(own, own)
+        found[name] = _known(clock, decided[square] * scale, left_open[square] * scale, problem.centre_s)
+    late = {name: replace(found[name], readout_s=own_s) for name, own_s in readouts.items() if own_s > 0}
+    return replace(clocks, clocks=found | late)
 
 
 def find_jumps(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> list[Jump]:
@@ -249,8 +236,8 @@ class _Problem:
         return [name for name in self.names if name != self.reference]
 
     def columns(self, *levers: Lever) -> list[Column]:
-        """Return the unknowns of all cameras, lever by lever; the reference has a read-out, but no offset or rate."""
-        return [(name, lever) for lever in levers for name in (self.names if lever == "readout" else self.free)]
+        """Return the unknowns of free clocks, lever by lever."""
+        return [(name, lever) for lever in levers for name in self.free]
 
 
 def _problem(tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks) -> _Problem:
@@ -379,7 +366,7 @@ class _Seen:
         velocity: (n, J, 2) smoothed velocities, per second.
         slope: (n, J, 2) plain ones.
         sigma: (n, 1) noise of a joint.
-        row: (n, J) how far down the image each joint is, from 0 to 1.
+        row: (n, J) how far below the middle row each joint is, in heights of the image.
     """
 
     xy: np.ndarray
@@ -394,7 +381,7 @@ def _seen(track: Trajectory, clock: Clock, time_s: np.ndarray, camera: Camera, r
     own_s = clock.to_camera(time_s)
     xy, size = track.at(own_s)
     velocity = track.velocity_at(own_s)
-    row = np.clip((camera.K[1, 1] * xy[..., 1] + camera.K[1, 2]) / (camera.size_px[1] - 1), 0.0, 1.0)
+    row = np.clip((camera.K[1, 1] * xy[..., 1] + camera.K[1, 2]) / (camera.size_px[1] - 1), 0.0, 1.0) - 0.5
     xy = xy - velocity * (readout_s * row)[..., None] if readout_s else xy
     return _Seen(xy, velocity, track.slope_at(own_s), NOISE * size[:, None], row)
 
@@ -552,7 +539,50 @@ def _moved(clock: Clock, ahead_s: float, rate: float, centre_s: float) -> Clock:
     return replace(clock, offset_s=clock.offset_s + ahead_s - rate * own_s, rate=clock.rate + rate)
 
 
-def _known(clock: Clock, cov: np.ndarray, centre_s: float) -> Clock:
-    """Give a clock the covariance (2, 2) of its session time at the centre and its rate; decide whether it drifts."""
+def _simplest(
+    columns: Sequence[Column], readouts: Mapping[str, float], covariance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell whether read-out times are all 0, all one, or each its own: whichever has the best odds.
+
+    The first two constrain the last; their odds are Savage and Dickey's ratio of densities at the constraint.
+
+    Returns:
+        How far the unknowns (p,) are from the clocks of the fit and from read-out times of 0 then, those next to 0 left
+        out; and their covariance (p, p).
+    """
+    value = np.array([readouts[name] if lever == "readout" else 0.0 for name, lever in columns])
+    late = np.eye(len(columns))[[lever == "readout" for _, lever in columns]]
+    best, odds = (value, covariance), 0.0
+    for constraint in (late, np.diff(late, axis=0)):
+        if not len(constraint):
+            continue
+        spread = constraint @ covariance @ constraint.T
+        off = constraint @ value
+        prior = _READOUT_SIGMA_S**2 * constraint @ constraint.T
+        own = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(spread)[1] - off @ np.linalg.solve(spread, off)
+        if own > odds:
+            gain = np.linalg.solve(spread, constraint @ covariance).T
+            best, odds = (value - gain @ off, covariance - gain @ constraint @ covariance), own
+    step, left = best
+    little = np.array([lever == "readout" for _, lever in columns]) & (step < _LEAST_READOUT_S)
+    return np.where(little, 0.0, step), left
+
+
+def _first_rows(problem: _Problem, columns: Sequence[Column]) -> np.ndarray:
+    """Return what turns unknowns (p,) of clocks by middle rows to those by first rows: (p, p)."""
+    first = np.eye(len(columns))
+    for name in problem.free:
+        for whose, share in ((name, -0.5), (problem.reference, 0.5)):
+            if (whose, "readout") in columns:
+                first[columns.index((name, "offset")), columns.index((whose, "readout"))] = share
+    return first
+
+
+def _known(clock: Clock, cov: np.ndarray, left_open: np.ndarray, centre_s: float) -> Clock:
+    """Decide by the covariance (2, 2) of a clock's session time at the centre and its rate whether it drifts.
+
+    What it is given then is ``left_open``, which holds what else is not known.
+    """
     to_epoch_s = clock.epoch_s - float(clock.to_camera(centre_s))
-    return settled(replace(clock, cov=carried(cov, to_epoch_s)), RATE_SIGMA)
+    decided = settled(replace(clock, cov=carried(cov, to_epoch_s)), RATE_SIGMA)
+    return replace(decided, cov=carried(left_open, to_epoch_s))

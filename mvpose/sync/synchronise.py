@@ -14,7 +14,7 @@ from mvpose.sync.estimate import Hint, estimate_offsets
 from mvpose.sync.jumps import DECISIVE_NATS, REACH_S, Jump, find_splits, is_near, placed, with_jump, with_split
 from mvpose.sync.mend import mended, without_jumps
 from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
-from mvpose.sync.refine import find_jumps, find_readouts, refine_clocks, step_at
+from mvpose.sync.refine import find_jumps, refine_clocks, step_at
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
 from mvpose.sync.trajectories import Trajectory, camera_trajectories, timing_skeleton
 from mvpose.sync.uncalibrated import trace_geometry
@@ -160,20 +160,8 @@ class _Recording:
         return clocks
 
     def refined(self, clocks: Clocks, told: Collection[str]) -> Clocks:
-        """Refine clocks together, and once more where rows are read late and nobody told."""
-        clocks, tracks = self.refit(clocks)
-        found = {n: r for n, r in find_readouts(tracks, self.cameras, clocks).items() if n not in told}
-        if not found:
-            return clocks
-        late = {name: replace(clocks[name], readout_s=readout_s) for name, (readout_s, _) in found.items()}
-        refit = self.refit(replace(clocks, clocks={**clocks.clocks, **late}))[0]
-        # Joints are about the middle row: what is not known of a read-out is half unknown of the clock.
-        wider = {
-            name: replace(refit[name], cov=refit[name].cov + np.diag([(sigma_s / 2) ** 2, 0.0]))
-            for name, (_, sigma_s) in found.items()
-            if name != refit.reference
-        }
-        return replace(refit, clocks={**refit.clocks, **wider})
+        """Refine clocks together, the read-outs that nobody told of among the unknowns."""
+        return refine_clocks(self.tracks(clocks), self.cameras, clocks, self.cues, self.keypoints.keys() - {*told})
 
 
 def _tentative(graph: OffsetGraph, clocks: Clocks) -> Clocks:
@@ -200,6 +188,7 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, suspected: Mapp
     """Give refined clocks their verdicts, which weigh what the pairs say as well, and what jumps are suspected."""
     options = SolveOptions()
     clocks: dict[str, Clock] = {}
+    readout_s = {name: clock.readout_s or 0.0 for name, clock in refined.clocks.items()}
     for name, clock in refined.clocks.items():
         if clock.sigma_at_epoch_s > options.needed_sigma_s:
             clocks[name] = solved[name]  # what all cameras together cannot tell, pairs that overlap longer may
@@ -208,7 +197,9 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, suspected: Mapp
         why = ""
         if name != refined.reference:
             why = doubts(clock, [e for e in graph.edges if name in (e.a, e.b)], len(refined.clocks), options)
-            moved_s = abs(float(clock.to_session(clock.epoch_s) - before.to_session(clock.epoch_s)))
+            # Pairs know of no rows: what they say is of the middle ones.
+            due_s = 0.5 * (readout_s[refined.reference] - readout_s[name])
+            moved_s = abs(float(clock.to_session(clock.epoch_s) - before.to_session(clock.epoch_s)) - due_s)
             allowed_s = options.outlier_sigmas * np.hypot(before.sigma_at_epoch_s, clock.sigma_at_epoch_s)
             if not why and moved_s > allowed_s + options.slack_s:
                 why = f"all cameras together put it {1e3 * moved_s:.0f} ms from where its pairs do"

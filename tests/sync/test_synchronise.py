@@ -129,13 +129,25 @@ def test_a_reference_that_lost_frames_mends_its_own_time():
 
 
 def test_an_untold_rolling_shutter_is_found_where_the_data_carry_it():
-    world, cameras, keypoints = filmed(duration_s=120.0, readout_s=(0.0, 0.03, 0.0))
+    world, cameras, keypoints = filmed(duration_s=60.0, readout_s=(0.0, 0.03, 0.0))
     _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
     assert clocks[A].readout_s is None
     assert clocks[C].readout_s is None
-    # Measured: 0.028.
-    assert clocks[B].readout_s == pytest.approx(0.03, abs=0.008)
-    assert max(map(abs, errors_s(world, clocks).values())) < 5e-3
+    # Measured: 0.036 ± 0.005.
+    assert clocks[B].readout_s == pytest.approx(0.03, abs=0.012)
+    for name, error_s in errors_s(world, clocks).items():  # of first rows: 15 ms earlier than the middle ones
+        # Measured: 3.7 and 0.5 ms at a sigma of 2.5.
+        assert abs(error_s) < 3 * clocks[name].sigma_at_epoch_s < 0.01
+        assert clocks[name].verdict == "good"
+
+
+def test_cameras_that_read_their_rows_alike_stay_together_whether_that_is_found_or_not():
+    for duration_s in (60.0, 12.0):
+        world, cameras, keypoints = filmed(duration_s=duration_s, readout_s=(0.02,) * 3)
+        _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+        # Measured: 0.9 and 0.7 ms; 4 to 10 ms where each camera's read-out is taken to be its own.
+        for name, error_s in errors_s(world, clocks).items():
+            assert abs(error_s) < min(3e-3, 4 * clocks[name].sigma_at_epoch_s)
 
 
 def test_sound_that_contradicts_movement_is_named_and_not_averaged():
