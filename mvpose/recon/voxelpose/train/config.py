@@ -77,12 +77,12 @@ def _recipe(found: object, path: Path) -> Recipe:
     typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
     recipe = Recipe(**typed)
     check_types(recipe, f"{path}: recipe", ("detector", "occlusion"))
-    shares = all(0 <= share <= 1 for share in (recipe.missing_person, recipe.absent))
+    shares = all(0 <= share <= 1 for share in (recipe.missing_person, recipe.absent, recipe.crowded))
     ranges = all(0 <= low <= high for low, high in (recipe.noise, recipe.people, recipe.stature))
     for right, what in (
         (2 <= recipe.cameras[0] <= recipe.cameras[1], "cameras that are not (low, high), at least 2"),
         (ranges and recipe.people[1] > 0 and recipe.stature[0] > 0, "noise, people or stature that is not (low, high)"),
-        (shares, "missing_person or absent that is not within 0 … 1"),
+        (shares, "missing_person, absent or crowded that is not within 0 … 1"),
         (min(recipe.false_people, recipe.desync_s, recipe.jitter_m) >= 0, "a negative number"),
     ):
         if not right:

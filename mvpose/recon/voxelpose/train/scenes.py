@@ -41,6 +41,7 @@ class Recipe:
         false_people: Mean number of people whom it invents, in each view.
         desync_s: Half of the scenes have cameras apart by up to this standard deviation, seconds.
         absent: Share of scenes whose keypoint set lacks one joint.
+        crowded: Share of scenes in which all people are within a few metres of one another.
         jitter_m: How far a person's cube may be off its root, standard deviation, metres.
         rig: A calibration file: all scenes are of its cameras, for a network of one's own rig.
     """
@@ -54,6 +55,7 @@ class Recipe:
     false_people: float = 0.2
     desync_s: float = 0.03
     absent: float = 0.05
+    crowded: float = 0.5
     jitter_m: float = 0.06
     rig: str | None = None
     detector: DetectorNoise = field(default_factory=DetectorNoise)
@@ -134,7 +136,7 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
     turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, torch.ones_like(c)], dim=-1).unflatten(-1, (3, 3))
     up = torch.from_numpy(np.array(room.axes, dtype=np.float32))  # people's x, y, z along the room's axes
     xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ up).unflatten(0, (count, P))
-    xyz = xyz + _places(generator, room, rig, count, P)[:, :, None, None]
+    xyz = xyz + _places(generator, room, rig, count, P, recipe.crowded)[:, :, None, None]
 
     maps, seen = _detected(
         generator, recipe, views, xyz[:, :, :-1], there, bank.stature_m[clip].view(count, P) * factor.view(count, P)
@@ -144,8 +146,11 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
     return Scenes(maps, views, room, truth, there, up)
 
 
-def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int, people: int) -> Tensor:
-    """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart."""
+def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int, people: int, crowded: float) -> Tensor:
+    """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart.
+
+    In a share of the scenes all of them are within 1 to 3 m of one place.
+    """
     numbers = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     half = np.array(room.cells[:2]) * room.voxel_m / 2
     middle = np.array([*(room.center_m @ room.axes.T)[:2], 0.0])
@@ -157,6 +162,10 @@ def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int,
     places = np.zeros((count, people, 3), dtype=np.float32)
     for b in range(count):
         free = weight.copy()
+        if numbers.random() < crowded:
+            middle_of_all = ground[numbers.choice(len(free), p=free / free.sum())]
+            apart = np.linalg.norm(ground - middle_of_all, axis=1)
+            free = np.where(apart < numbers.uniform(1.0, 3.0), free, free * 1e-6)
         for p in range(people):
             chosen = numbers.choice(len(free), p=free / free.sum())
             places[b, p] = ground[chosen]

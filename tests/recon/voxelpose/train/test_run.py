@@ -84,7 +84,7 @@ def test_a_network_can_be_trained_on_ones_own_rig(motion, tmp_path):
         ("recipe={'camera': (2, 3)}", "recipe: there is no 'camera'; did you mean 'cameras'"),
         ("recipe={'cameras': (1, 3)}", "cameras that are not"),
         ("recipe={'people': (2, 0)}", "noise, people or stature"),
-        ("recipe={'missing_person': 2.0}", "missing_person or absent"),
+        ("recipe={'missing_person': 2.0}", "missing_person, absent or crowded"),
         ("recipe=3", "recipe is not a dict"),
         ("warm_up=2.0", "warm_up is 2.0, not within 0"),
     ],
