@@ -7,15 +7,13 @@ shift of up to a few seconds; a jump is where one shift agrees best until then, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks
-from mvpose.geometry import essential_matrix
 from mvpose.sync.coarse import LAG_STEP_S, epipolar_agreement
 from mvpose.sync.pairs import SAMPLE_STEP_S
 from mvpose.sync.trajectories import Trajectory
@@ -32,8 +30,10 @@ _MOST_MOMENTS = 2000
 _SUSPECT_NATS, _CONTRADICTED_NATS = 8.0, 12.0
 _LEAST_NATS = 8.0  # that either side of a jump must have for its own shift
 _PLACE_REACH_S = 5.0  # on either side, within which a jump is placed to a frame
+_FINE_STEP_S, _MEASURE_S = 0.005, 20.0  # between shifts, and on either side, by which a jump is measured
 _ONE_JUMP_S = 2.0  # what is found nearer to a jump than this is about the same one
 _WHOLE_SIGMAS = 3.0  # within which a jump is taken for whole frames
+_AS_LIKELY = 0.6  # of the plainest that is not plain enough: it may as well be that one
 _AS_PLAIN = 0.8  # of the plainest; what one camera jumps by shows half as plainly in the others of three
 
 
@@ -53,6 +53,9 @@ class Jump:
     jump_s: float
     sigma_s: float
 
+
+Geometry = Callable[[str, str], np.ndarray | None]
+"""Of two cameras the matrix E (3, 3) by which ``x_bᵀ E x_a = 0``, in their tracks' coordinates; None if not known."""
 
 _Found = TypeVar("_Found", Jump, "Split")
 
@@ -99,21 +102,11 @@ class Split:
         """How much its times must be raised."""
         return self.before_s - self.after_s
 
-    @property
-    def doubt(self) -> str:
-        """Why its camera's clock is doubtful, if it stays as it is; empty if it is not."""
-        if self.gain > _SUSPECT_NATS:
-            jump = f"{1e3 * self.jump_s:.0f} ms about {self.at_s:.1f} s"
-            return f"its times seem to jump by {jump}: too little moves to tell"
-        if self.unexplained > _CONTRADICTED_NATS:
-            return "the other cameras contradict it near its start or end, too briefly to tell why"
-        return ""
-
 
 def agreement_of(
     camera: str,
     tracks: Mapping[str, Sequence[Trajectory]],
-    cameras: Mapping[str, Camera],
+    geometry: Geometry,
     clocks: Clocks,
     *,
     span_s: tuple[float, float] = (-np.inf, np.inf),
@@ -125,15 +118,16 @@ def agreement_of(
 
     Args:
         camera: Its name.
-        tracks: All people of each camera, in normalised coordinates.
-        cameras: Their calibration.
+        tracks: All people of each camera.
+        geometry: Of every two cameras.
         clocks: Of cameras that are to be compared.
         span_s: Only moments between these, on its own time.
         shift_s: The least and the largest shift that are tried.
         step_s: Between two shifts.
         every: How many of them lie between two moments, at least.
     """
-    others = [name for name in clocks.clocks if name != camera and tracks[name]]
+    known = {name: geometry(name, camera) for name in clocks.clocks if name != camera and tracks[name]}
+    others = {name: E for name, E in known.items() if E is not None}
     if not others or not tracks[camera]:
         return None
     clock = clocks[camera]
@@ -151,12 +145,12 @@ def agreement_of(
             epipolar_agreement(
                 tracks[name],
                 tracks[camera],
-                essential_matrix(cameras[name], cameras[camera]),
+                E,
                 clocks[name].to_camera(session),
                 own,
                 every,
             )
-            for name in others
+            for name, E in others.items()
         ),
         np.zeros((1, 1)),
     )
@@ -177,13 +171,29 @@ def split_of(agreement: Agreement) -> Split:
     return Split(agreement.camera, at_s + min(before_s, after_s), before_s, after_s, float(gain[index]), unexplained)
 
 
-def find_splits(
-    tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
-) -> list[Split]:
+def find_splits(tracks: Mapping[str, Sequence[Trajectory]], geometry: Geometry, clocks: Clocks) -> list[Split]:
     """Return every camera's best split, the plainest first."""
-    agreements = (agreement_of(name, tracks, cameras, clocks) for name in clocks.clocks)
+    agreements = (agreement_of(name, tracks, geometry, clocks) for name in clocks.clocks)
     splits = [split_of(agreement) for agreement in agreements if agreement is not None]
     return plainest_first(splits, [split.gain for split in splits])
+
+
+def suspected(splits: Sequence[Split], clocks: Clocks) -> dict[str, str]:
+    """Return why clocks are doubtful, if they stay as they are, by every camera's best split.
+
+    Of a jump that is not plain, it is not plain either whose it is; one of the reference is in everybody's clock.
+    """
+    why = {}
+    most = max((split.gain for split in splits), default=0.0)
+    for split in splits:
+        if most > _SUSPECT_NATS and split.gain > _AS_LIKELY * most:
+            jump = f"{1e3 * split.jump_s:.0f} ms about {split.at_s:.1f} s"
+            why[split.camera] = f"the times of {split.camera} seem to jump by {jump}: too little moves to tell"
+        elif split.unexplained > _CONTRADICTED_NATS:
+            why[split.camera] = "the other cameras contradict it near its start or end, too briefly to tell why"
+    if clocks.reference in why:
+        why = dict.fromkeys(clocks.clocks, why[clocks.reference]) | why
+    return why
 
 
 def plainest_first(found: Sequence[_Found], plainness: Sequence[float]) -> list[_Found]:
@@ -196,30 +206,26 @@ def plainest_first(found: Sequence[_Found], plainness: Sequence[float]) -> list[
     return [found[i] for i in reversed(order)]
 
 
-def with_split(split: Split, clocks: Clocks, frame_s: float) -> Clocks:
-    """Give a camera's clock the jump of a split, and move it to what holds before that.
-
-    Args:
-        split: Found with these clocks.
-        clocks: Clocks.
-        frame_s: Time between two frames of the camera.
-    """
+def until(split: Split, clocks: Clocks) -> Clocks:
+    """Move a camera's clock to what holds until a split that was found with these clocks."""
     clock = clocks[split.camera]
     moved = replace(clock, offset_s=clock.offset_s - clock.rate * split.before_s)
-    clocks = replace(clocks, clocks={**clocks.clocks, split.camera: moved}).on(clocks.reference)
-    jump = Jump(split.camera, written_s(clock, split.at_s), split.jump_s, LAG_STEP_S / 2 / _WHOLE_SIGMAS)
-    return with_jump(clocks, jump, frame_s)
+    return replace(clocks, clocks={**clocks.clocks, split.camera: moved}).on(clocks.reference)
 
 
-def placed(
-    jump: Jump, tracks: Mapping[str, Sequence[Trajectory]], cameras: Mapping[str, Camera], clocks: Clocks
-) -> Jump:
+def jump_of(split: Split, clocks: Clocks) -> Jump:
+    """Return what a camera's written times jump by at a split that was found with these clocks."""
+    at_s = written_s(clocks[split.camera], split.at_s)
+    return Jump(split.camera, at_s, split.jump_s, LAG_STEP_S / 2 / _WHOLE_SIGMAS)
+
+
+def placed(jump: Jump, tracks: Mapping[str, Sequence[Trajectory]], geometry: Geometry, clocks: Clocks) -> Jump:
     """Move a jump to the frame from which on it explains most.
 
     Args:
         jump: The jump.
         tracks: All people of each camera, at the times of these clocks.
-        cameras: Their calibration.
+        geometry: Of every two cameras.
         clocks: Clocks without the jump, which hold until it.
     """
     steps = int(np.ceil(abs(jump.jump_s) / SAMPLE_STEP_S))
@@ -228,7 +234,7 @@ def placed(
     close = agreement_of(
         jump.camera,
         tracks,
-        cameras,
+        geometry,
         clocks,
         span_s=(about_s - reach_s, about_s + reach_s),
         shift_s=(min(0.0, -jump.jump_s), max(0.0, -jump.jump_s)),
@@ -243,6 +249,33 @@ def placed(
     later = np.concatenate([np.cumsum(since[::-1])[::-1][lost:], np.zeros(min(lost, len(since)))])
     at_s = float(close.time_s[int(np.argmax(np.cumsum(until) - until + later))])
     return replace(jump, at_s=written_s(clock, at_s))
+
+
+def measured(jump: Jump, tracks: Mapping[str, Sequence[Trajectory]], geometry: Geometry, clocks: Clocks) -> Jump:
+    """Measure a jump to a few milliseconds, by the best shifts on either side of it.
+
+    Args:
+        jump: The jump, known to a step of the shifts.
+        tracks: All people of each camera, at the times of these clocks.
+        geometry: Of every two cameras.
+        clocks: Clocks without the jump, which hold until it to a step of the shifts.
+    """
+    about_s = own_s(clocks[jump.camera], jump.at_s)
+    best = []
+    for span_s, near_s in (((about_s - _MEASURE_S, about_s), 0.0), ((about_s, about_s + _MEASURE_S), -jump.jump_s)):
+        close = agreement_of(
+            jump.camera,
+            tracks,
+            geometry,
+            clocks,
+            span_s=span_s,
+            shift_s=(near_s - LAG_STEP_S, near_s + LAG_STEP_S),
+            step_s=_FINE_STEP_S,
+        )
+        if close is None:
+            return jump
+        best.append(float(close.shift_s[int(close.nats.sum(0).argmax())]))
+    return replace(jump, jump_s=best[0] - best[1], sigma_s=_FINE_STEP_S)
 
 
 def is_near(jump: Jump, clock: Clock) -> bool:

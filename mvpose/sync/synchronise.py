@@ -9,15 +9,28 @@ import numpy as np
 
 from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks, identity_clock
+from mvpose.geometry import essential_matrix
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync.estimate import Hint, estimate_offsets
-from mvpose.sync.jumps import DECISIVE_NATS, REACH_S, Jump, find_splits, is_near, placed, with_jump, with_split
+from mvpose.sync.jumps import (
+    DECISIVE_NATS,
+    REACH_S,
+    Jump,
+    find_splits,
+    is_near,
+    jump_of,
+    measured,
+    placed,
+    suspected,
+    until,
+    with_jump,
+)
 from mvpose.sync.mend import mended, without_jumps
 from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
 from mvpose.sync.refine import find_jumps, refine_clocks, step_at
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
 from mvpose.sync.trajectories import Trajectory, camera_trajectories, timing_skeleton
-from mvpose.sync.uncalibrated import trace_geometry
+from mvpose.sync.uncalibrated import trace_geometry, traced_geometry
 
 _MOST_JUMPS = 8  # that are looked for in one pass
 _MOST_PASSES = 3  # of estimating pairs at mended times
@@ -57,16 +70,19 @@ def synchronise_cameras(
         The estimates, each accepted or rejected with a reason, and the clocks; see ``solve_clocks``.
     """
 
-    def solved(seen: Mapping[str, Keypoints2D]) -> tuple[OffsetGraph, Clocks]:
+    def solved(jumps: Jumps) -> tuple[OffsetGraph, Clocks]:
+        seen = {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
         graph = estimate_offsets(seen, cameras, methods=methods, hints=hints, progress=progress)
         if refine and cameras is None:
             graph = trace_geometry(graph, seen)
         epochs = {name: k.middle_s for name, k in seen.items()}
         return solve_clocks(graph.with_edges((*graph.edges, *cues)), epochs, reference=reference)
 
-    graph, clocks = solved(keypoints)
-    if cameras is None or not refine:
+    graph, clocks = solved({})
+    if not refine:
         return graph, clocks
+    if cameras is None:
+        return _unjumped(keypoints, graph, clocks, solved)
     jumps: Jumps = {}
     recording = _Recording(keypoints, cameras)
     for _ in range(_MOST_PASSES):
@@ -75,7 +91,7 @@ def synchronise_cameras(
         if found == jumps:
             break
         jumps = found
-        graph, clocks = solved({name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()})
+        graph, clocks = solved(jumps)
     else:
         why = dict.fromkeys(jumps, "what its times jump by does not settle") | why
     clocks = _jumping(clocks, jumps)
@@ -111,6 +127,10 @@ class _Recording:
             tracks[name] = self._smoothed[key]
         return tracks
 
+    def geometry(self, a: str, b: str) -> np.ndarray:
+        """Return the essential matrix of two cameras."""
+        return essential_matrix(self.cameras[a], self.cameras[b])
+
     def refit(self, clocks: Clocks) -> tuple[Clocks, dict[str, list[Trajectory]]]:
         """Refine clocks together; return the people that this was done by as well."""
         tracks = self.tracks(clocks)
@@ -120,12 +140,13 @@ class _Recording:
         """Find where written times jump, the long ones first: all jumps, and why some clocks are doubtful still."""
         frame_s = {name: 1 / k.frame_rate for name, k in self.keypoints.items()}
         for _ in range(_MOST_JUMPS):
-            splits = find_splits(self.tracks(clocks), self.cameras, clocks)
+            splits = find_splits(self.tracks(clocks), self.geometry, clocks)
             if not splits or splits[0].gain < DECISIVE_NATS:
                 break
             name = splits[0].camera
-            clocks = self._settled(with_split(splits[0], clocks, frame_s[name]), name, frame_s[name])
-        why = {s.camera: s.doubt for s in splits if s.doubt}
+            split = with_jump(until(splits[0], clocks), jump_of(splits[0], clocks), frame_s[name])
+            clocks = self._settled(split, name, frame_s[name])
+        why = suspected(splits, clocks)
         clocks, tracks = self.refit(clocks)
         for _ in range(_MOST_JUMPS):
             steps = find_jumps(tracks, self.cameras, clocks)
@@ -152,7 +173,7 @@ class _Recording:
                 continue  # it was near another one
             rest = replace(clock, jumps=tuple(own for own in clock.jumps if own[0] != at_s))
             without = replace(clocks, clocks={**clocks.clocks, name: rest})
-            jump = placed(Jump(name, at_s, jump_s, 0.0), self.tracks(without), self.cameras, without)
+            jump = placed(Jump(name, at_s, jump_s, 0.0), self.tracks(without), self.geometry, without)
             clocks, tracks = self.refit(with_jump(without, jump, frame_s))
             left = step_at(tracks, self.cameras, clocks, name, jump.at_s)
             if left is not None:
@@ -162,6 +183,39 @@ class _Recording:
     def refined(self, clocks: Clocks, told: Collection[str]) -> Clocks:
         """Refine clocks together, the read-outs that nobody told of among the unknowns."""
         return refine_clocks(self.tracks(clocks), self.cameras, clocks, self.cues, self.keypoints.keys() - {*told})
+
+
+def _unjumped(
+    keypoints: Mapping[str, Keypoints2D],
+    graph: OffsetGraph,
+    clocks: Clocks,
+    solved: Callable[[Jumps], tuple[OffsetGraph, Clocks]],
+) -> tuple[OffsetGraph, Clocks]:
+    """Take jumps out of the times of uncalibrated cameras, one after the other, by the geometry that people trace.
+
+    Args:
+        keypoints: Tracked keypoints of each camera.
+        graph: Estimates by the times as written.
+        clocks: Clocks by these.
+        solved: Gives both for times with some jumps taken out.
+    """
+    jumps: Jumps = {}
+    for _ in range(_MOST_JUMPS):
+        seen = {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
+        tracks, geometry = traced_geometry(seen, clocks)
+        splits = find_splits(tracks, geometry, clocks)
+        if not splits or splits[0].gain < DECISIVE_NATS:
+            break
+        name, before = splits[0].camera, until(splits[0], clocks)
+        jump = placed(jump_of(splits[0], clocks), tracks, geometry, before)
+        jump = measured(jump, tracks, geometry, before)
+        jumps = {**jumps, name: with_jump(before, jump, 1 / keypoints[name].frame_rate)[name].jumps}
+        graph, clocks = solved(jumps)
+        clocks = _jumping(clocks, jumps)
+    doubted = dict(clocks.clocks)
+    for name, why in suspected(splits, clocks).items():
+        doubted[name] = replace(clocks[name], verdict="doubtful", why=clocks[name].why or why)
+    return graph, replace(clocks, clocks=doubted)
 
 
 def _tentative(graph: OffsetGraph, clocks: Clocks) -> Clocks:

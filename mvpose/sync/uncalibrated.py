@@ -11,6 +11,7 @@ offset's gradient, and the sigma rests on what remains.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from mvpose.clock import Clocks
 from mvpose.geometry import epipolar_residual, homogeneous
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync.coarse import NOISE, OUTLIER_SCALE, robust_cost
+from mvpose.sync.jumps import Geometry
 from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
 from mvpose.sync.pairs import (
     EPSILON_S,
@@ -110,6 +113,28 @@ def trace_geometry(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> 
         return e.refined(fit.at_s, fit.offset_s, fit.sigma_s, "epipolar")
 
     return graph.with_edges([traced(e) if e.accepted and e.method == "learned" else e for e in graph.edges])
+
+
+def traced_geometry(
+    keypoints: Mapping[str, Keypoints2D], clocks: Clocks
+) -> tuple[dict[str, list[Trajectory]], Geometry]:
+    """Return the people of uncalibrated cameras, and the fundamental matrices that they trace by some clocks.
+
+    Args:
+        keypoints: Tracked keypoints of each camera, on the ``t_camera`` of its clock.
+        clocks: Clocks; of cameras without one nothing is returned.
+    """
+    try:
+        tracks = all_trajectories({name: keypoints[name] for name in clocks.clocks}, None)
+    except ValueError:  # no joint is shared by all cameras
+        tracks = {name: [] for name in clocks.clocks}
+    F: dict[tuple[str, str], np.ndarray] = {}
+    for a, b in itertools.combinations(clocks.clocks, 2):
+        offset_s = float(clocks[b].to_camera(clocks[a].to_session(clocks[a].epoch_s))) - clocks[a].epoch_s
+        found = fundamental_fit(tracks[a], tracks[b], offset_s).F
+        if found is not None:
+            F[a, b], F[b, a] = found, found.T
+    return tracks, lambda a, b: F.get((a, b))
 
 
 def fundamental_fit(

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from mvpose.clock import Clocks, identity_clock
-from mvpose.sync.jumps import Agreement, Jump, own_s, plainest_first, split_of, with_jump, with_split, written_s
+from mvpose.sync.jumps import (
+    Agreement,
+    Jump,
+    jump_of,
+    own_s,
+    plainest_first,
+    split_of,
+    suspected,
+    until,
+    with_jump,
+    written_s,
+)
 
 SHIFTS = np.arange(-20, 21) * 0.05
 
@@ -31,13 +42,23 @@ def test_two_shifts_that_agree_one_after_the_other_are_a_jump():
 def test_what_is_too_brief_to_tell_is_no_jump_but_a_doubt():
     brief = split_of(agreement(*[0.0] * 30, *[0.5] * 2))
     assert brief.gain == 0
-    assert brief.doubt == ""
+    assert suspected([brief], clocks()) == {}
     # Nothing agrees for long enough, but five moments speak against the clock as it is.
-    lost = replace(agreement(*[0.0] * 30), nats=np.vstack([agreement(*[0.0] * 25).nats, np.full((5, 41), -3.0)]))
-    assert split_of(lost).gain == 0
-    assert "contradict" in split_of(lost).doubt
-    seeming = replace(split_of(agreement(*[0.0] * 30, *[0.3] * 5)), gain=10.0)
-    assert "-300 ms about 6.0 s" in seeming.doubt
+    lost = split_of(
+        replace(agreement(*[0.0] * 30), nats=np.vstack([agreement(*[0.0] * 25).nats, np.full((5, 41), -3.0)]))
+    )
+    assert lost.gain == 0
+    assert "contradict" in suspected([lost], clocks())["cam"]
+
+
+def test_of_a_jump_that_is_not_plain_every_camera_that_shows_it_is_suspected():
+    seeming = replace(split_of(agreement(*[0.0] * 30, *[0.3] * 5)), gain=10.0, unexplained=0.0)
+    others = [replace(seeming, camera=name, gain=gain) for name, gain in (("b", 7.0), ("c", 4.0))]
+    why = suspected([seeming, *others], clocks())
+    assert set(why) == {"cam", "b"}
+    assert "the times of cam seem to jump by -300 ms about 6.0 s" in why["cam"]
+    # Everybody's clock is by the reference's times.
+    assert "the times of ref seem" in suspected([replace(seeming, camera="ref")], clocks())["cam"]
 
 
 def test_a_loss_is_believed_before_something_put_in():
@@ -69,7 +90,7 @@ def test_written_and_own_times_are_each_other_s_inverse():
 @pytest.mark.parametrize("camera", ["cam", "ref"])
 def test_a_split_moves_the_clock_to_what_holds_before(camera):
     split = replace(split_of(agreement(*[0.3] * 10, *[-0.1] * 20)), camera=camera)
-    found = with_split(split, clocks(), 0.1)
+    found = with_jump(until(split, clocks()), jump_of(split, clocks()), 0.1)
     assert found["ref"].offset_s == 0
     assert found["cam"].offset_s == pytest.approx(-0.3 if camera == "cam" else 0.3)
     assert found[camera].jumps == ((pytest.approx(1.9), pytest.approx(0.4)),)

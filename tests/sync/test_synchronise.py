@@ -100,6 +100,19 @@ def test_a_long_loss_is_one_jump_of_as_many_frames_wherever_it_is(at_s, count, o
     assert np.abs(error_s[far]).max() < 4e-3
 
 
+@pytest.mark.parametrize(("at_s", "count"), [(8.0, 30), (28.0, 10)])
+def test_a_long_loss_is_found_without_a_calibration_as_well(at_s, count):
+    world, _, keypoints = filmed(duration_s=40.0, lost=[(B, at_s, count)])
+    _, clocks = synchronise_cameras(keypoints, reference=A)
+    assert {name: len(clock.jumps) for name, clock in clocks.clocks.items() if clock.jumps} == {B: 1}
+    assert clocks[B].jumps[0] == (pytest.approx(at_s, abs=1.5), pytest.approx(count / 30))
+    error_s = clocks[B].to_session(mended(keypoints[B], clocks[B]).time_s) - (
+        world.clocks[B].to_session(world.taken_s(B)) - world.clocks[A].offset_s
+    )
+    far = np.abs(world.frame_times_s[B] - at_s) > 1.5
+    assert np.abs(error_s[far]).max() < 3e-3  # measured: 0.3 and 0.4 ms
+
+
 def test_a_pause_that_was_none_is_taken_out():
     put_in_s = 0.25
     world, cameras, keypoints = filmed(duration_s=40.0)
