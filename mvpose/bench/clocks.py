@@ -22,8 +22,8 @@ from mvpose.detect.tracks import track_people
 from mvpose.errors import FormatError
 from mvpose.keypoints import Keypoints2D
 from mvpose.pipeline import Progress, Settings, build_poses
-from mvpose.recon.metrics import clock_errors
 from mvpose.shutter import global_shutter
+from mvpose.sync.mend import without_jumps
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import Motion, chain, read_motion_pack, together
 from mvpose.synthetic.noise import DetectorNoise
@@ -44,8 +44,8 @@ class Case:
         noise: Factor on the measured detector noise.
         dropped_frames: Share of frames that a camera leaves out; the times of the others stay true.
         jitter_s: Standard deviation of frame times about the even grid.
-        lost_frames: How many the second camera loses without a trace in its times, three quarters through: until then
-            they are true.
+        lost_frames: How many the second camera loses without a trace in its times: until then they are true.
+        lost_at: How far through its recording.
         repeated_frames: Share of frames that show the one before once more.
         readout_s: How long all cameras read their rows.
         told: Whether that is known.
@@ -60,6 +60,7 @@ class Case:
     dropped_frames: float = 0.0
     jitter_s: float = 0.0
     lost_frames: int = 0
+    lost_at: float = 0.5
     repeated_frames: float = 0.0
     readout_s: float = 0.0
     told: bool = True
@@ -75,7 +76,7 @@ class Case:
             f"drift ± {self.drift_ppm:g} ppm" if self.drift_ppm != usual.drift_ppm else "",
             f"{100 * self.dropped_frames:g} % of frames dropped" if self.dropped_frames else "",
             f"{1e3 * self.jitter_s:g} ms jitter" if self.jitter_s else "",
-            f"{self.lost_frames} frames of a camera lost" if self.lost_frames else "",
+            f"{self.lost_frames} frames of a camera lost {100 * self.lost_at:g} % through" if self.lost_frames else "",
             f"{100 * self.repeated_frames:g} % of frames repeated" if self.repeated_frames else "",
             f"rolling shutter of {1e3 * self.readout_s:g} ms{'' if self.told else ', untold'}"
             if self.readout_s
@@ -121,8 +122,9 @@ class Trial:
         estimator: The row's title.
         speed_mps: Mean speed of all joints while all cameras record.
         common_s: For how long they do.
-        error_ms: Errors of all clocks but the reference's, in the middle of each camera's recording.
+        error_ms: Errors of all clocks but the reference's, in the middle frame of each camera's recording.
         z: Those in standard deviations.
+        frames_ms: Root mean squares of each clock's errors over all frames of its camera.
         rate_error_ppm: Errors of their rates.
         refused: Cameras without a clock.
     """
@@ -134,6 +136,7 @@ class Trial:
     common_s: float
     error_ms: tuple[float, ...]
     z: tuple[float, ...]
+    frames_ms: tuple[float, ...]
     rate_error_ppm: tuple[float, ...]
     refused: int
 
@@ -165,7 +168,7 @@ def grid() -> list[Case]:
         replace(BASE, common_s=60.0, drift_ppm=0.0),
         replace(BASE, common_s=60.0, drift_ppm=100.0),
         replace(BASE, dropped_frames=0.05, jitter_s=0.003),
-        replace(BASE, lost_frames=10),
+        *(replace(BASE, lost_frames=10, lost_at=share) for share in (0.25, 0.5, 0.9)),
         replace(BASE, repeated_frames=0.05),
         replace(BASE, readout_s=0.02),
         replace(BASE, readout_s=0.02, told=False),
@@ -207,7 +210,7 @@ def make_recording(case: Case, motions: Mapping[str, Motion], seed: int) -> Worl
     if not case.lost_frames:
         return world
     second = world.rig.names[1]
-    return with_lost_frames(world, second, 1.5 * world.clocks[second].epoch_s, case.lost_frames)
+    return with_lost_frames(world, second, 2 * case.lost_at * world.clocks[second].epoch_s, case.lost_frames)
 
 
 def detect_people(world: World, case: Case, seed: int) -> dict[str, Keypoints2D]:
@@ -277,8 +280,9 @@ def long_motion(rng: np.random.Generator, motions: Mapping[str, Motion], duratio
 def _trial(case: Case, seed: int, world: World, keypoints: Mapping[str, Keypoints2D], estimator: Estimator) -> Trial:
     clocks = _synchronised(world, keypoints, estimator)
     truth = world.true_clocks(clocks.reference)
-    middle = {name: float(k.time_s[[0, -1]].mean()) for name, k in keypoints.items()}
-    found = clock_errors(clocks, truth, middle)["cameras"]
+    error_s = frame_errors_s(world, keypoints, clocks)
+    middle = {name: len(e) // 2 for name, e in error_s.items()}
+    own_s = {name: without_jumps(keypoints[name], clocks[name].jumps).time_s[i] for name, i in middle.items()}
     start_s, end_s = common_time(world)
     return Trial(
         case=str(case),
@@ -286,11 +290,23 @@ def _trial(case: Case, seed: int, world: World, keypoints: Mapping[str, Keypoint
         estimator=estimator.title,
         speed_mps=mean_speed(world.motion, start_s, end_s),
         common_s=end_s - start_s,
-        error_ms=tuple(e["error_ms"] for e in found.values()),
-        z=tuple(e["z"] for e in found.values()),
-        rate_error_ppm=tuple(1e6 * (clocks[name].rate - truth[name].rate) for name in found),
+        error_ms=tuple(1e3 * float(error_s[name][i]) for name, i in middle.items()),
+        z=tuple(float(error_s[name][i] / clocks[name].sigma_s(own_s[name])) for name, i in middle.items()),
+        frames_ms=tuple(1e3 * float(np.sqrt(np.mean(e**2))) for e in error_s.values()),
+        rate_error_ppm=tuple(1e6 * (clocks[name].rate - truth[name].rate) for name in error_s),
         refused=len(clocks.unsynchronised),
     )
+
+
+def frame_errors_s(world: World, keypoints: Mapping[str, Keypoints2D], clocks: Clocks) -> dict[str, np.ndarray]:
+    """Return of all clocks but the reference's the error (F,) in each frame, seconds: estimate minus truth."""
+    truth = world.true_clocks(clocks.reference)
+    return {
+        name: clock.to_session(without_jumps(keypoints[name], clock.jumps).time_s)
+        - truth[name].to_session(world.taken_s(name))
+        for name, clock in clocks.clocks.items()
+        if name != clocks.reference
+    }
 
 
 def _synchronised(world: World, keypoints: Mapping[str, Keypoints2D], estimator: Estimator) -> Clocks:
@@ -334,13 +350,15 @@ def _by_estimator(trials: Sequence[Trial], figures: Callable[[Sequence[Trial]], 
 
 def _figures(trials: Sequence[Trial]) -> str:
     error = np.abs([e for t in trials for e in t.error_ms])
+    frames = np.array([e for t in trials for e in t.frames_ms])
     z = np.array([z for t in trials for z in t.z])
     refused = sum(t.refused for t in trials)
     if not len(error):
         return f"no clock of {refused}"
     return (
         f"median {np.median(error):7.1f}  p90 {np.percentile(error, 90):7.1f}  max {error.max():8.1f} ms   "
-        f"z RMS {np.sqrt(np.mean(z**2)):5.2f}   {len(error)} clocks, {refused} refused"
+        f"z RMS {np.sqrt(np.mean(z**2)):5.2f}   over frames p90 {np.percentile(frames, 90):7.1f}  "
+        f"max {frames.max():8.1f} ms   {len(error)} clocks, {refused} refused"
     )
 
 

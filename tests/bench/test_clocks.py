@@ -169,6 +169,7 @@ def test_the_grid_is_fixed_and_every_case_has_words_of_its_own():
     assert {case.people for case in cases} == {1, 2, 3}
     assert {case.noise for case in cases} == {0.5, 1.0, 2.0}
     assert {case.drift_ppm for case in cases} == {0.0, 50.0, 100.0}
+    assert {case.lost_at for case in cases if case.lost_frames} == {0.25, 0.5, 0.9}
     assert [case.told for case in cases if case.readout_s] == [True, False]
     assert str(BASE) == "20 s at 30 fps"
     assert str(replace(BASE, fps=MIXED_FPS)) == "20 s at 50/25/17/10 fps"
@@ -176,7 +177,7 @@ def test_the_grid_is_fixed_and_every_case_has_words_of_its_own():
 
 
 def trial(case="a", seed=0, estimator="one", speed_mps=0.5, common_s=20.0, error_ms=(), z=(), rate=(), refused=0):
-    return Trial(case, seed, estimator, speed_mps, common_s, error_ms, z, rate, refused)
+    return Trial(case, seed, estimator, speed_mps, common_s, error_ms, z, tuple(map(abs, error_ms)), rate, refused)
 
 
 def test_figures_are_those_of_the_errors():
@@ -185,6 +186,7 @@ def test_figures_are_those_of_the_errors():
     assert "p90    21.9" in line
     assert "max     30.0 ms" in line
     assert "z RMS  1.00" in line
+    assert "over frames p90    21.9" in line
     assert line.endswith("4 clocks, 2 refused")
     assert "no clock of 3" in format_trials([trial(refused=3)])
 
@@ -221,6 +223,7 @@ def test_estimators_are_tried_on_the_same_recordings(motions):
     assert [(t.seed, t.estimator) for t in trials] == [(seed, row.title) for seed in (0, 1) for row in rows]
     for t in trials:
         assert len(t.error_ms) + t.refused == 1
+        assert all(abs(middle) < 2 * over + 1.0 for middle, over in zip(t.error_ms, t.frames_ms, strict=True))
         assert len(t.z) == len(t.rate_error_ppm) == len(t.error_ms)
         assert t.common_s == pytest.approx(6.0, abs=0.3)
         assert 0.2 < t.speed_mps < 1.5
