@@ -50,6 +50,8 @@ _LEAST_MOTION = 0.02  # share of the squared derivatives that is motion, not noi
 _START_SIGMA_S = 0.1  # of the clocks that the fit starts from
 _READOUT_SIGMA_S = 0.02  # of a read-out time before any data
 _DECISIVE_SIGMAS = 5.0  # of a jump: nobody told of it, so it has to be plain
+_DECISIVE_NATS, _SUSPECT_NATS = 10.0, 4.0  # against all read-outs being one
+_ROWS = "cameras seem to read their rows at different speeds; give rolling_shutter_s"
 _LEAST_READOUT_S, _LEAST_JUMP_S = 0.004, 0.008
 _LEAST_SHARE = 0.05  # of what the best place for a jump is known by; beside it nothing lies on one side of the jump
 
@@ -92,7 +94,7 @@ def refine_clocks(
     rows: list[Column] = [(name, "readout") for name in problem.names if name in untold]
     columns = [*problem.columns("offset", "rate"), *rows]
     found, readouts, left_open = _fit(problem, columns, clocks.clocks, cues)
-    step, decided = _simplest(columns, readouts, left_open)
+    step, decided, doubt = _simplest(columns, readouts, left_open)
     readouts = {name: own_s for (name, lever), own_s in zip(columns, step.tolist(), strict=True) if lever == "readout"}
     if np.ptp(list(readouts.values()) or [0.0]) > _LEAST_READOUT_S:
         first = _first_rows(problem, columns)
@@ -102,6 +104,7 @@ def refine_clocks(
         own = [columns.index((name, "offset")), columns.index((name, "rate"))]
         clock = _moved(found[name], step[own[0]], step[own[1]] * RATE_SIGMA, problem.centre_s)
         square = np.ix_(own, own)
+        clock = replace(clock, verdict="doubtful" if doubt else "good", why=doubt)
         found[name] = _known(clock, decided[square] * scale, left_open[square] * scale, problem.centre_s)
     late = {name: replace(found[name], readout_s=own_s) for name, own_s in readouts.items() if own_s > 0}
     return replace(clocks, clocks=found | late)
@@ -541,31 +544,34 @@ def _moved(clock: Clock, ahead_s: float, rate: float, centre_s: float) -> Clock:
 
 def _simplest(
     columns: Sequence[Column], readouts: Mapping[str, float], covariance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tell whether read-out times are all 0, all one, or each its own: whichever has the best odds.
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Tell whether read-out times are all 0, all one, or each its own.
 
-    The first two constrain the last; their odds are Savage and Dickey's ratio of densities at the constraint.
+    The first two constrain the last; their odds are Savage and Dickey's ratio of densities at the constraint. Half of
+    what two read-outs differ by goes into their clocks, so that each its own has to be plain.
 
     Returns:
         How far the unknowns (p,) are from the clocks of the fit and from read-out times of 0 then, those next to 0 left
-        out; and their covariance (p, p).
+        out; their covariance (p, p); and why that is doubtful, if it is.
     """
     value = np.array([readouts[name] if lever == "readout" else 0.0 for name, lever in columns])
     late = np.eye(len(columns))[[lever == "readout" for _, lever in columns]]
-    best, odds = (value, covariance), 0.0
+    best, nats, doubt = (value, covariance), -_DECISIVE_NATS, ""
     for constraint in (late, np.diff(late, axis=0)):
         if not len(constraint):
             continue
         spread = constraint @ covariance @ constraint.T
         off = constraint @ value
         prior = _READOUT_SIGMA_S**2 * constraint @ constraint.T
-        own = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(spread)[1] - off @ np.linalg.solve(spread, off)
-        if own > odds:
+        volume = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(spread)[1]
+        odds = 0.5 * float(volume - off @ np.linalg.solve(spread, off))
+        if odds > nats:
             gain = np.linalg.solve(spread, constraint @ covariance).T
-            best, odds = (value - gain @ off, covariance - gain @ constraint @ covariance), own
+            best, nats = (value - gain @ off, covariance - gain @ constraint @ covariance), odds
+            doubt = _ROWS if odds < -_SUSPECT_NATS else ""
     step, left = best
     little = np.array([lever == "readout" for _, lever in columns]) & (step < _LEAST_READOUT_S)
-    return np.where(little, 0.0, step), left
+    return np.where(little, 0.0, step), left, doubt
 
 
 def _first_rows(problem: _Problem, columns: Sequence[Column]) -> np.ndarray:

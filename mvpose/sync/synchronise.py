@@ -238,7 +238,7 @@ def _jumping(clocks: Clocks, jumps: Jumps) -> Clocks:
     return replace(clocks, clocks=own)
 
 
-def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, suspected: Mapping[str, str]) -> Clocks:
+def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, jumping: Mapping[str, str]) -> Clocks:
     """Give refined clocks their verdicts, which weigh what the pairs say as well, and what jumps are suspected."""
     options = SolveOptions()
     clocks: dict[str, Clock] = {}
@@ -257,6 +257,6 @@ def _judged(refined: Clocks, solved: Clocks, graph: OffsetGraph, suspected: Mapp
             allowed_s = options.outlier_sigmas * np.hypot(before.sigma_at_epoch_s, clock.sigma_at_epoch_s)
             if not why and moved_s > allowed_s + options.slack_s:
                 why = f"all cameras together put it {1e3 * moved_s:.0f} ms from where its pairs do"
-        why = why or suspected.get(name, "")
+        why = why or jumping.get(name, "") or clock.why
         clocks[name] = replace(clock, verdict="doubtful" if why else "good", why=why)
     return replace(refined, clocks=clocks)

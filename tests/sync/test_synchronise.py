@@ -154,6 +154,13 @@ def test_an_untold_rolling_shutter_is_found_where_the_data_carry_it():
         assert clocks[name].verdict == "good"
 
 
+def test_read_outs_that_seem_to_differ_are_a_doubt():
+    _, cameras, keypoints = filmed(duration_s=20.0, readout_s=(0.0, 0.03, 0.0))
+    _, clocks = synchronise_cameras(keypoints, cameras, reference=A)
+    assert {clocks[n].verdict for n in (B, C)} == {"doubtful"}
+    assert "rolling_shutter_s" in clocks[B].why
+
+
 def test_cameras_that_read_their_rows_alike_stay_together_whether_that_is_found_or_not():
     for duration_s in (60.0, 12.0):
         world, cameras, keypoints = filmed(duration_s=duration_s, readout_s=(0.02,) * 3)
