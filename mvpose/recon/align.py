@@ -85,6 +85,20 @@ class AlignedTracks:
     skeleton: Skeleton
 
 
+def slots_of(tracks: AlignedTracks) -> np.ndarray:
+    """Give each tracklet the first slot (n,) of its camera that is free from its start on.
+
+    Tracklets of a camera that overlap in time lie in different slots, so that a view is an array of few of them.
+    """
+    slot = np.zeros(len(tracks.tracklets), dtype=int)
+    free_from: dict[str, list[int]] = {name: [] for name in tracks.cameras}
+    for i in sorted(range(len(slot)), key=lambda i: tracks.tracklets[i].start):
+        tracklet, free = tracks.tracklets[i], free_from[tracks.tracklets[i].camera]
+        slot[i] = next((k for k, stop in enumerate(free) if stop <= tracklet.start), len(free))
+        free[slot[i] : slot[i] + 1] = [tracklet.stop]
+    return slot
+
+
 def timeline(
     keypoints: Mapping[str, Keypoints2D],
     clocks: Clocks,

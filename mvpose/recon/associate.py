@@ -28,7 +28,7 @@ from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.geometry import essential_matrix, homogeneous, projection_matrices
 from mvpose.keypoints import AlignedKeypoints, keypoint_boxes
-from mvpose.recon.align import AlignedTracks, Tracklet
+from mvpose.recon.align import AlignedTracks, Tracklet, slots_of
 from mvpose.recon.track import MAX_LINK_S, TRACKED, TRACKED_THROUGH_CROSSING, Stretch, continuity
 from mvpose.recon.triangulate import triangulate_points
 from mvpose.skeleton import Skeleton
@@ -172,7 +172,7 @@ def _sample(tracks: AlignedTracks, cameras: Sequence[Camera]) -> _Views:
     T, J = len(tracks.time_s), len(tracks.skeleton)
     step_s = float(np.median(np.diff(tracks.time_s))) if T > 1 else _SAMPLE_S
     sample = np.arange(0, T, max(1, round(_SAMPLE_S / step_s)))
-    slot = _slots(tracks)
+    slot = slots_of(tracks)
     shape = (len(sample), len(cameras), int(slot.max()) + 1)
     x, sigma = np.full((*shape, J, 2), np.nan), np.full((*shape, J), np.nan)
     index, jumped = np.full(shape, -1), np.zeros(shape, dtype=bool)
@@ -186,17 +186,6 @@ def _sample(tracks: AlignedTracks, cameras: Sequence[Camera]) -> _Views:
         jumps = np.concatenate([[0], np.cumsum(_jumps(tracklet, step_s))])[rows]
         jumped[low + 1 : high, c, slot[i]] = np.diff(jumps) > 0
     return _Views(sample, tracks.time_s[sample], x, sigma, index, jumped, slot)
-
-
-def _slots(tracks: AlignedTracks) -> np.ndarray:
-    """Give each tracklet the first slot of its camera that is free from its start on."""
-    slot = np.zeros(len(tracks.tracklets), dtype=int)
-    free_from: dict[str, list[int]] = {name: [] for name in tracks.cameras}
-    for i in sorted(range(len(slot)), key=lambda i: tracks.tracklets[i].start):
-        tracklet, free = tracks.tracklets[i], free_from[tracks.tracklets[i].camera]
-        slot[i] = next((k for k, stop in enumerate(free) if stop <= tracklet.start), len(free))
-        free[slot[i] : slot[i] + 1] = [tracklet.stop]
-    return slot
 
 
 def _cut(views: _Views, tracks: AlignedTracks) -> tuple[np.ndarray, np.ndarray]:

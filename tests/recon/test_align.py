@@ -6,7 +6,7 @@ import pytest
 from mvpose.clock import Clock, Clocks, identity_clock, unsynchronised_clocks
 from mvpose.errors import ReconstructionError
 from mvpose.keypoints import UNTRACKED, Keypoints2D
-from mvpose.recon.align import align, interpolate, relative_sigma, timeline
+from mvpose.recon.align import align, interpolate, relative_sigma, slots_of, timeline
 from mvpose.skeleton import SKELETONS, Skeleton
 
 FIVE = Skeleton("five", ("nose", "left_wrist", "left_ankle", "left_knee", "neck"))
@@ -198,3 +198,24 @@ def test_a_camera_without_people_has_no_tracklets():
     )
     tracks = align({"a": track(time_s, line), "b": empty}, unsynchronised_clocks("ab"), time_s)
     assert tracks.cameras == ("a", "b") and [t.camera for t in tracks.tracklets] == ["a"]
+
+
+def test_tracklets_share_a_slot_unless_they_overlap():
+    spans = {0: (0.0, 2.0), 1: (1.0, 3.0), 2: (2.5, 4.0), 3: (2.6, 3.5)}  # of one camera, seconds
+    t = np.arange(0, 4.0, 0.1)
+    shown = [(i, k) for i in range(len(t)) for k, (start, stop) in spans.items() if start <= t[i] < stop]
+    one = track(t, line)
+    many = Keypoints2D(
+        "a",
+        t,
+        np.searchsorted([i for i, _ in shown], np.arange(len(t) + 1)),
+        one.xy_px[[i for i, _ in shown]],
+        one.score[[i for i, _ in shown]],
+        np.array([k for _, k in shown]),
+        FIVE,
+        (1000, 1000),
+    )
+    kps = {"a": many, "b": track(t, line, "b")}
+    tracks = align(kps, unsynchronised_clocks(kps), t)
+    slot = {(x.camera, x.track_id): int(k) for x, k in zip(tracks.tracklets, slots_of(tracks), strict=True)}
+    assert slot == {("a", 0): 0, ("a", 1): 1, ("a", 2): 0, ("a", 3): 2, ("b", 0): 0}

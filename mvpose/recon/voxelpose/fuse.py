@@ -15,7 +15,7 @@ from mvpose.calib.rig import CameraRig
 from mvpose.errors import FormatError, ReconstructionError
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
-from mvpose.recon.align import AlignedTracks
+from mvpose.recon.align import AlignedTracks, slots_of
 from mvpose.recon.voxelpose.follow import follow
 from mvpose.recon.voxelpose.heatmaps import in_cells, render, views_of
 from mvpose.recon.voxelpose.model import VoxelPose
@@ -127,19 +127,13 @@ def fuse_voxels(
 
 
 def _laid_out(tracks: AlignedTracks, joints: Sequence[str], network: VoxelPose) -> _Views:
-    """Lay tracklets into slots: those that do not overlap in time may share one; joints are the network's."""
+    """Lay the tracklets out by view and slot; joints are the network's."""
     T, C, J = len(tracks.time_s), len(tracks.cameras), len(network.joints)
     own, theirs = network.joints.indices(joints), tracks.skeleton.indices(joints)
-    free_from: list[list[int]] = [[] for _ in range(C)]
-    slots = []
-    for tracklet in sorted(tracks.tracklets, key=lambda t: t.start):
-        free = free_from[tracks.cameras.index(tracklet.camera)]
-        k = next((k for k, stop in enumerate(free) if stop <= tracklet.start), len(free))
-        free[k : k + 1] = [tracklet.stop]
-        slots.append((tracklet, k))
-    shape = (T, C, max((len(free) for free in free_from), default=0), J)
+    slot = slots_of(tracks)
+    shape = (T, C, int(slot.max(initial=-1)) + 1, J)
     seen = _Views(np.full((*shape, 2), np.nan), np.zeros(shape), np.full(shape, np.nan), np.full(shape[:3], np.nan))
-    for tracklet, k in slots:
+    for tracklet, k in zip(tracks.tracklets, slot.tolist(), strict=True):
         at = (slice(tracklet.start, tracklet.stop), tracks.cameras.index(tracklet.camera), k)
         seen.xy_px[at][:, own] = tracklet.xy_px[:, theirs]
         seen.score[at][:, own] = tracklet.score[:, theirs]
