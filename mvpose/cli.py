@@ -238,6 +238,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         help="How keypoints become 3D: person by person, or by VoxelPose.",
     ),
     "weights": click.option("--weights", type=_PATH, help="Weights of VoxelPose.  [default: those that ship]"),
+    "polish": click.option("--no-polish", is_flag=True, help="Leave joints as VoxelPose has them."),
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
     "skip": click.option("--skip", multiple=True, metavar="CAM", help="Leave a camera out; may be repeated."),
@@ -256,8 +257,9 @@ def _settings(options: dict[str, Any]) -> Settings:
     chosen["skip"] = tuple(chosen.get("skip", ()))
     if "no_sync" in chosen:
         chosen["synchronise"] = not chosen.pop("no_sync")
-    if "no_smooth" in chosen:
-        chosen["smooth"] = not chosen.pop("no_smooth")
+    for name in ("polish", "smooth"):
+        if f"no_{name}" in chosen:
+            chosen[name] = not chosen.pop(f"no_{name}")
     return Settings(**chosen)
 
 
@@ -285,8 +287,8 @@ def _opened(
 @cli.command(short_help="From videos to 3D skeletons, in one go.")
 @_session_argument
 @_options(
-    "calib!", "units", "out", "detector", "checkpoint", "sync", "method", "weights", "fps", "start", "end", "smooth",
-    "reference", "skip", "jobs", "force", "json",
+    "calib!", "units", "out", "detector", "checkpoint", "sync", "method", "weights", "polish", "fps", "start", "end",
+    "smooth", "reference", "skip", "jobs", "force", "json",
 )  # fmt: skip
 def reconstruct(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """From videos to 3D skeletons: whatever of detect, sync, reconstruct, export and compare is not yet done."""
@@ -396,8 +398,8 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
 @cli.command(short_help="Synchronised against raw: report and metrics.")
 @_session_argument
 @_options(
-    "calib!", "units", "truth", "out", "detector", "checkpoint", "method", "weights", "fps", "start", "end", "smooth",
-    "reference", "skip", "jobs", "force", "json",
+    "calib!", "units", "truth", "out", "detector", "checkpoint", "method", "weights", "polish", "fps", "start", "end",
+    "smooth", "reference", "skip", "jobs", "force", "json",
 )  # fmt: skip
 @click.option("--beside", type=click.Choice(["triangulate", "voxel"]), help="Show another --method beside it.")
 def compare(
@@ -732,7 +734,7 @@ def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> Non
 @click.option(
     "--weights", multiple=True, type=_PATH, help="With --rigs: further weights of VoxelPose; may be repeated."
 )
-@_options("json")
+@_options("polish", "json")
 def bench_recon(
     data: Path | None,
     methods: tuple[Any, ...],
@@ -743,6 +745,7 @@ def bench_recon(
     speed: bool,
     rigs: int | None,
     weights: tuple[Path, ...],
+    no_polish: bool,
     as_json: bool,
 ) -> None:
     """Poses of several people against the truth: MPJPE, AP, PCP, recall, identity switches.
@@ -781,7 +784,9 @@ def bench_recon(
                     voxels = rooms.measure_voxel_speed(motions, progress)
                     text, rows = f"{text}\n\n{rooms.format_voxel_speed(voxels)}", rows + voxels
             else:
-                rows = list(rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds))
+                rows = list(
+                    rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds, polish=not no_polish)
+                )
                 text = rooms.format_rooms(rows)
     if as_json:
         _print_json({"rows": [asdict(row) for row in rows]})

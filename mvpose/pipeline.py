@@ -62,7 +62,7 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 
 Method = Literal["triangulate", "voxel"]
-"""How keypoints become 3D: each person's triangulated, or everybody found in voxels by VoxelPose."""
+"""How people are found: paired across views, or in voxels by VoxelPose; either way their keypoints are triangulated."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Settings:
     smooth: bool = True
     method: Method = "triangulate"
     weights: Path | None = None  # of VoxelPose, in place of those that ship
+    polish: bool = True  # by triangulation what VoxelPose found
     jobs: int = 1  # cameras detected at the same time
 
 
@@ -429,7 +430,7 @@ def build_poses(
     settings: Settings,
     progress: Progress = no_progress,
 ) -> Built:
-    """Fuse keypoints and clocks into poses: align → associate → triangulate → smooth, or by VoxelPose.
+    """Fuse keypoints and clocks into poses: align → associate, or VoxelPose → triangulate → smooth.
 
     Raises:
         ReconstructionError: Fewer than two cameras have a clock, or nobody is seen by two of them.
@@ -490,8 +491,11 @@ def _built_of_voxels(
     tracks: AlignedTracks, rig: CameraRig, settings: Settings, progress: Progress = no_progress
 ) -> Built:
     from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
+    from mvpose.recon.voxelpose.polish import polish
 
     poses, aligned = fuse_voxels(tracks, rig, load_voxelpose(settings.weights), _telling("voxels", progress))
+    if settings.polish:
+        poses = polish(poses, aligned, rig)
     return Built(smooth(poses) if settings.smooth else poses, aligned)
 
 
@@ -550,7 +554,7 @@ def how_built(settings: Settings) -> list[Any]:
     """Return what stands for the user's choices in the digest of poses."""
     s = settings
     weights = None if s.weights is None or s.method != "voxel" else _digest_if_there(s.weights)
-    return [s.fps, s.start_s, s.end_s, s.smooth, s.method, weights]
+    return [s.fps, s.start_s, s.end_s, s.smooth, s.method, weights, s.polish and s.method == "voxel"]
 
 
 def _digest_if_there(path: Path) -> str:

@@ -111,6 +111,7 @@ def run_rooms(
     *,
     rooms: Sequence[Room] = ROOMS,
     seconds: float | None = None,
+    polish: bool = True,
 ) -> list[RoomRow]:
     """Reconstruct every room by every method under every kind of clocks.
 
@@ -121,6 +122,7 @@ def run_rooms(
         progress: Called with (what, done, total).
         rooms: Which rooms.
         seconds: Of each recording, so much is reconstructed; all of it is synchronised. None: all.
+        polish: Whether the joints of people whom VoxelPose found are triangulated.
     """
     rows: list[RoomRow] = []
     recordings = list(itertools.product(rooms, seeds))
@@ -130,7 +132,8 @@ def run_rooms(
         clocks = clocks_of(world, keypoints, seed)
         for method, (kind, own) in itertools.product(methods, clocks.items()):
             end_s = None if seconds is None else float(timeline(keypoints, own, fps=FPS)[0]) + seconds
-            poses = build_poses(keypoints, world.rig, own, Settings(fps=FPS, method=method, end_s=end_s)).poses
+            settings = Settings(fps=FPS, method=method, end_s=end_s, polish=polish)
+            poses = build_poses(keypoints, world.rig, own, settings).poses
             truth = visible_truth(world, poses.time_s, own.reference)
             invented, found = invented_people(poses, world, own.reference)
             rows.append(RoomRow(str(room), seed, method, kind, match_poses(poses, truth), invented, found))
@@ -356,7 +359,7 @@ def format_speed(stages: Sequence[Stage], room: Room = SPEED_ROOM) -> str:
     return "\n".join(lines)
 
 
-FIND, POSE, REST = "find people", "pose them", "heatmaps, support, identities"
+FIND, POSE, REST, POLISH = "find people", "pose them", "heatmaps, support, identities", "triangulate"
 
 
 def measure_voxel_speed(
@@ -364,19 +367,20 @@ def measure_voxel_speed(
 ) -> list[Stage]:
     """Time VoxelPose on some frames; memory is the most that the process ever had."""
     from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
+    from mvpose.recon.voxelpose.polish import polish
 
     world = make_room(room, motions, 0)
     keypoints = detect_people(world, 0)
     clocks = world.true_clocks(world.rig.names[0])
     tracks = align(keypoints, clocks, timeline(keypoints, clocks, fps=FPS)[:frames])
     network = load_voxelpose()
-    seconds = {FIND: 0.0, POSE: 0.0}
+    seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[..., T]) -> Callable[..., T]:
         def run(*args: object) -> T:
             start = time.perf_counter()
             result = call(*args)
-            seconds[name] += time.perf_counter() - start
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
             return result
 
         return run
@@ -384,8 +388,9 @@ def measure_voxel_speed(
     network.find = timed(FIND, network.find)  # type: ignore[method-assign]
     network.pose = timed(POSE, network.pose)  # type: ignore[method-assign]
     start = time.perf_counter()
-    fuse_voxels(tracks, world.rig, network, lambda done, total: progress("timings", done, total))
+    poses, aligned = fuse_voxels(tracks, world.rig, network, lambda done, total: progress("timings", done, total))
     seconds[REST] = time.perf_counter() - start - sum(seconds.values())
+    timed(POLISH, polish)(poses, aligned, world.rig)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     return [Stage(name, 1e3 * s / frames, peak_mb) for name, s in seconds.items()]
 
