@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from mvpose.calib.camera import Camera
 from mvpose.calib.rig import CameraRig
@@ -16,6 +14,7 @@ from mvpose.errors import FormatError, ReconstructionError
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
 from mvpose.recon.align import AlignedTracks, slots_of
+from mvpose.recon.voxelpose.explain import MIN_VIEWS, NEAR_HEIGHTS, Detections, People, explained, unexplained
 from mvpose.recon.voxelpose.follow import follow
 from mvpose.recon.voxelpose.heatmaps import in_cells, render, views_of
 from mvpose.recon.voxelpose.model import VoxelPose
@@ -26,46 +25,13 @@ from mvpose.training.weights import load_weights, read_metadata
 
 LEAST_SCORE = 0.3
 """A place less likely than this is empty."""
-NEAR_HEIGHTS = 0.15
-"""A view supports a joint if its detection is nearer to it than this, in units of the person's height in the image."""
+LEAST_SCORE_AGAIN = 0.1
+"""The same where detections of two views are left that nobody explains: somebody is likely, and is to fit them."""
 
 _BATCH = 8  # frames
-_ONE_PERSON_M = 0.25  # two people found whose joints are nearer, in the mean, are one
-_MIN_JOINTS = 3
+_LOOKS = 4  # at what is left unexplained, the first one included
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Views:
-    """All cameras' detections on the timeline: at most K in a view at a time.
-
-    Attributes:
-        xy_px: (T, C, K, J, 2) distorted pixels; NaN where missing.
-        score: (T, C, K, J) 0 … 1.
-        sigma_px: (T, C, K, J) standard deviation; NaN where missing.
-        height_px: (T, C, K) height of the person in the image; NaN where none.
-    """
-
-    xy_px: np.ndarray
-    score: np.ndarray
-    sigma_px: np.ndarray
-    height_px: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """The n people found at one time.
-
-    Attributes:
-        xyz_m: (n, J, 3) metres.
-        sigma_m: (n, J, 3) standard deviation along the room's axes.
-        detection: (n, C) which detection of each view shows the person; −1 where none.
-    """
-
-    xyz_m: np.ndarray
-    sigma_m: np.ndarray
-    detection: np.ndarray
 
 
 def load_voxelpose(path: Path | None = None) -> VoxelPose:
@@ -87,7 +53,7 @@ def load_voxelpose(path: Path | None = None) -> VoxelPose:
 def fuse_voxels(
     tracks: AlignedTracks, rig: CameraRig, network: VoxelPose, progress: Progress = lambda done, total: None
 ) -> tuple[Poses3D, AlignedKeypoints]:
-    """Find everybody's 3D poses.
+    """Find everybody's 3D poses, with joints where the network has them; ``polish`` puts these where the keypoints are.
 
     A person whom fewer than two views support is left out. Joints are those that the network and the keypoints have in
     common; those that the network lacks (a foot's, a hand's) are missing in the result.
@@ -112,12 +78,12 @@ def fuse_voxels(
     if not {"left_hip", "right_hip"} <= set(joints):
         raise ReconstructionError("VoxelPose needs keypoints of both hips; use --method triangulate")
     seen = _laid_out(tracks, joints, network)
-    frames: list[_Frame] = []
+    frames: list[People] = []
     with torch.inference_mode():
         for first in range(0, len(tracks.time_s), _BATCH):
-            frames += _found(seen, slice(first, first + _BATCH), rig.cameras, room, network)
+            frames += _found(seen[first : first + _BATCH], rig.cameras, room, network)
             progress(min(first + _BATCH, len(tracks.time_s)), len(tracks.time_s))
-    names = follow(tracks.time_s, [frame.xyz_m for frame in frames])
+    names = follow(tracks.time_s, [frame.placed_m for frame in frames])
     people = max((int(own.max(initial=-1)) + 1 for own in names), default=0)
     if not people:
         raise ReconstructionError(
@@ -126,13 +92,13 @@ def fuse_voxels(
     return _assembled(tracks, rig, room, network, seen, frames, names, people, joints)
 
 
-def _laid_out(tracks: AlignedTracks, joints: Sequence[str], network: VoxelPose) -> _Views:
+def _laid_out(tracks: AlignedTracks, joints: Sequence[str], network: VoxelPose) -> Detections:
     """Lay the tracklets out by view and slot; joints are the network's."""
     T, C, J = len(tracks.time_s), len(tracks.cameras), len(network.joints)
     own, theirs = network.joints.indices(joints), tracks.skeleton.indices(joints)
     slot = slots_of(tracks)
     shape = (T, C, int(slot.max(initial=-1)) + 1, J)
-    seen = _Views(np.full((*shape, 2), np.nan), np.zeros(shape), np.full(shape, np.nan), np.full(shape[:3], np.nan))
+    seen = Detections(np.full((*shape, 2), np.nan), np.zeros(shape), np.full(shape, np.nan), np.full(shape[:3], np.nan))
     for tracklet, k in zip(tracks.tracklets, slot.tolist(), strict=True):
         at = (slice(tracklet.start, tracklet.stop), tracks.cameras.index(tracklet.camera), k)
         seen.xy_px[at][:, own] = tracklet.xy_px[:, theirs]
@@ -142,76 +108,52 @@ def _laid_out(tracks: AlignedTracks, joints: Sequence[str], network: VoxelPose) 
     return seen
 
 
-def _found(seen: _Views, times: slice, cameras: Sequence[Camera], room: Space, network: VoxelPose) -> list[_Frame]:
-    """Find people at some times, and the detections that show them."""
-    views = views_of(cameras)
-    xy_px, height_px = seen.xy_px[times], seen.height_px[times]
-    focal = np.array([camera.focal_px for camera in cameras])[:, None]
-    cells = in_cells(views, cameras, xy_px)
-    height = torch.from_numpy(height_px / focal).float() * views.cells_per_unit[:, None]
-    maps = render(cells, torch.from_numpy(seen.score[times]).float(), height)
-    proposed = network.find(maps, views, room)
-    frame, place = torch.nonzero(proposed.score >= LEAST_SCORE, as_tuple=True)
-    axes = torch.from_numpy(room.axes.astype(np.float32))
-    center = room.to_world(proposed.cell[frame, place].numpy())
-    n = len(xy_px)
-    if not len(frame):
-        return [_nobody(len(cameras), network)] * n
-    posed = network.pose(maps, views, axes, frame, torch.from_numpy(center.astype(np.float32)))
-    score, which = proposed.score[frame, place].numpy(), frame.numpy()
-    result = []
-    for t in range(n):
-        own = np.flatnonzero(which == t)
-        kept = own[_distinct(posed.xyz_m[own].numpy(), score[own])]
-        xyz, sigma = posed.xyz_m[kept].double().numpy(), posed.sigma_m[kept].double().numpy()
-        detection = _detections(xyz, xy_px[t], height_px[t], cameras)
-        supported = (detection >= 0).sum(axis=1) >= 2
-        result.append(_Frame(xyz[supported], sigma[supported], detection[supported]))
-    return result
+def _found(seen: Detections, cameras: Sequence[Camera], room: Space, network: VoxelPose) -> list[People]:
+    """Find the people of some instants, and the detections that show them.
 
-
-def _nobody(cameras: int, network: VoxelPose) -> _Frame:
-    none = np.zeros((0, len(network.joints), 3))
-    return _Frame(none, none, np.zeros((0, cameras), dtype=int))
-
-
-def _distinct(xyz: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Return who of the people (n, J, 3) is not a less likely double of another."""
-    kept: list[int] = []
-    for i in np.argsort(-score, kind="stable").tolist():
-        if all(np.linalg.norm(xyz[i] - xyz[k], axis=-1).mean() > _ONE_PERSON_M for k in kept):
-            kept.append(i)
-    return np.array(kept, dtype=int)
-
-
-def _detections(xyz: np.ndarray, xy_px: np.ndarray, height_px: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray:
-    """Return which detection (n, C) of each view shows each person: the median joint is near; each shows one person.
-
-    Args:
-        xyz: (n, J, 3) people.
-        xy_px: (C, K, J, 2) detections.
-        height_px: (C, K) their heights.
-        cameras: (C,) cameras.
+    What nobody explains is looked at again by itself, where that may be somebody: people who stood too close to others
+    to be told from them stand alone then.
     """
-    detection = np.full((len(xyz), len(cameras)), -1)
-    for c, camera in enumerate(cameras):
-        there = np.flatnonzero(np.isfinite(xy_px[c]).all(axis=-1).sum(axis=-1) >= _MIN_JOINTS)
-        if not len(there) or not len(xyz):
-            continue
-        miss = np.linalg.norm(camera.project(xyz)[:, None] - xy_px[c, there][None], axis=-1)  # (n, k, J)
-        middle = _medians(miss) / height_px[c, there]
-        cost = np.where(middle <= NEAR_HEIGHTS, middle, 1e3)
-        for i, k in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[i, k] < 1e3:
-                detection[i, c] = there[k]
-    return detection
+    people = [_nobody(cameras, network)] * len(seen.xy_px)
+    open_ = np.arange(len(people))
+    for look in range(_LOOKS):
+        rest = unexplained(people, seen)
+        open_ = open_[rest[open_].any(axis=-1).sum(axis=-1) >= MIN_VIEWS]
+        if not len(open_):
+            break
+        least = LEAST_SCORE if look == 0 else LEAST_SCORE_AGAIN
+        proposed = _proposed(seen[open_], rest[open_], cameras, room, network, least)
+        before = [len(people[t]) for t in open_]
+        for t, more in zip(open_.tolist(), proposed, strict=True):
+            people[t] = explained(people[t], more, seen[t], cameras)
+        if look > 0:  # or nothing has changed since the look before
+            open_ = open_[[len(people[t]) > count for t, count in zip(open_, before, strict=True)]]
+    return people
 
 
-def _medians(values: np.ndarray) -> np.ndarray:
-    """Return the lower median (...) of the known values along the last axis; infinite where there is none."""
-    ordered = np.sort(np.where(np.isnan(values), np.inf, values), axis=-1)
-    middle = np.maximum(np.isfinite(values).sum(axis=-1) - 1, 0) // 2
-    return np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]
+def _proposed(
+    seen: Detections, shown: np.ndarray, cameras: Sequence[Camera], room: Space, network: VoxelPose, least: float
+) -> list[People]:
+    """Return whom the network sees at each instant, likeliest first, of the detections shown (T, C, K)."""
+    views = views_of(cameras)
+    focal = np.array([camera.focal_px for camera in cameras])[:, None]
+    height = torch.from_numpy(seen.height_px / focal).float() * views.cells_per_unit[:, None]
+    amplitude = torch.from_numpy(np.where(shown[..., None], seen.score, 0.0)).float()
+    maps = render(in_cells(views, cameras, seen.xy_px), amplitude, height)
+    found = network.find(maps, views, room)
+    instant, place = torch.nonzero(found.score >= least, as_tuple=True)
+    center = torch.from_numpy(room.to_world(found.cell[instant, place].numpy()).astype(np.float32))
+    if not len(instant):
+        return [_nobody(cameras, network)] * len(maps)
+    posed = network.pose(maps, views, torch.from_numpy(room.axes.astype(np.float32)), instant, center)
+    xyz, sigma = posed.xyz_m.double().numpy(), posed.sigma_m.double().numpy()
+    own = [(instant == t).numpy() for t in range(len(maps))]
+    return [People.proposed(xyz[i], sigma[i], len(cameras)) for i in own]
+
+
+def _nobody(cameras: Sequence[Camera], network: VoxelPose) -> People:
+    none = np.zeros((0, len(network.joints), 3))
+    return People.proposed(none, none, len(cameras))
 
 
 def _assembled(
@@ -219,8 +161,8 @@ def _assembled(
     rig: CameraRig,
     room: Space,
     network: VoxelPose,
-    seen: _Views,
-    frames: Sequence[_Frame],
+    seen: Detections,
+    frames: Sequence[People],
     names: Sequence[np.ndarray],
     people: int,
     joints: Sequence[str],

@@ -13,6 +13,7 @@ from mvpose.recon.align import align, timeline
 from mvpose.recon.metrics import mpjpe
 from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose
 from mvpose.recon.voxelpose.model import VoxelPose
+from mvpose.recon.voxelpose.polish import polish
 from mvpose.recon.voxelpose.train.scenes import HIPS
 from mvpose.skeleton import skeleton_of
 from mvpose.synthetic.motion import generate_motion
@@ -43,12 +44,15 @@ def plain():
     return network.eval()
 
 
-def world_of(people, cameras=4, seconds=1.5, seed=0, noise=None):
+def world_of(people, cameras=4, seconds=1.5, seed=0, noise=None, beside_m=None):
+    """People before a ring of cameras; beside_m: one of them, and as many others so far beside each as there are."""
     rng = np.random.default_rng(seed)
     rig = ring_rig(cameras, rng=rng)
-    world = make_world(
-        rng, generate_motion(rng, seconds, people=people), rig, fps=[15.0] * cameras, max_offset_s=0.1, max_drift_ppm=0
-    )
+    motion = generate_motion(rng, seconds, people=people if beside_m is None else 1)
+    if beside_m is not None:
+        steps = np.arange(people)[:, None, None] * np.array([beside_m, 0, 0])
+        motion = replace(motion, xyz_m=motion.xyz_m + steps)
+    world = make_world(rng, motion, rig, fps=[15.0] * cameras, max_offset_s=0.1, max_drift_ppm=0)
     keypoints = {n: track_people(k) for n, k in observe(world, rng, noise, tracked=False).items()}
     clocks = world.true_clocks("cam01")
     time_s = timeline(keypoints, clocks, fps=15.0)
@@ -96,6 +100,26 @@ def test_what_ships_finds_people_of_measured_noise():
     found = mpjpe(poses, world.truth_poses(tracks.time_s, "cam01"))
     assert found["n_matched"] == 2
     assert 15 < found["mpjpe_mm"] < 80
+
+
+def test_people_too_close_to_be_told_apart_are_found_by_looking_again():
+    """At 0.3 m the first look finds one (recall 0.46); whom that one does not explain is the other."""
+    world, tracks = world_of(2, seconds=0.6, beside_m=0.3)
+    poses, aligned = fuse_voxels(tracks, world.rig, load_voxelpose())
+    found = mpjpe(polish(poses, aligned, world.rig), world.truth_poses(tracks.time_s, "cam01"))
+    assert found["n_matched"] == 2 and found["recall"] > 0.95
+    assert found["mpjpe_mm"] < 1  # keypoints are true; 0.02 mm
+
+
+def test_four_people_before_five_cameras_are_polished():
+    """Measured: 53 mm as the network has them, 31 mm polished."""
+    world, tracks = world_of(4, cameras=5, seconds=0.6, noise=DetectorNoise())
+    poses, aligned = fuse_voxels(tracks, world.rig, load_voxelpose())
+    truth = world.truth_poses(tracks.time_s, "cam01")
+    rough, fine = mpjpe(poses, truth), mpjpe(polish(poses, aligned, world.rig), truth)
+    assert rough["n_matched"] == fine["n_matched"] == 4
+    assert fine["recall"] > 0.95
+    assert 20 < fine["mpjpe_mm"] < 40 < rough["mpjpe_mm"]
 
 
 def test_files_that_hold_no_voxelpose_are_named(tmp_path):
