@@ -134,7 +134,26 @@ def _found(seen: Detections, cameras: Sequence[Camera], room: Space, network: Vo
 def _proposed(
     seen: Detections, shown: np.ndarray, cameras: Sequence[Camera], room: Space, network: VoxelPose, least: float
 ) -> list[People]:
-    """Return whom the network sees at each instant, likeliest first, of the detections shown (T, C, K)."""
+    """Return whom the network sees at each instant, likeliest first, of the detections shown (T, C, K).
+
+    A view in which nobody is detected is left aside: its camera may not be recording, and voxels gather the mean of the
+    views that see them.
+    """
+    showing = seen.there.any(axis=2)
+    people = [_nobody(cameras, network)] * len(shown)
+    for views in np.unique(showing, axis=0):
+        own, c = np.flatnonzero((showing == views).all(axis=1)), np.flatnonzero(views)
+        part = np.ix_(own, c)
+        proposed = _seen_by(seen[part], shown[part], [cameras[i] for i in c], room, network, least)
+        for t, (xyz, sigma) in zip(own.tolist(), proposed, strict=True):
+            people[t] = People.proposed(xyz, sigma, len(cameras))
+    return people
+
+
+def _seen_by(
+    seen: Detections, shown: np.ndarray, cameras: Sequence[Camera], room: Space, network: VoxelPose, least: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the joints (n, J, 3) of whom the network sees at each instant, and their standard deviation."""
     views = views_of(cameras)
     focal = np.array([camera.focal_px for camera in cameras])[:, None]
     height = torch.from_numpy(seen.height_px / focal).float() * views.cells_per_unit[:, None]
@@ -144,11 +163,12 @@ def _proposed(
     instant, place = torch.nonzero(found.score >= least, as_tuple=True)
     center = torch.from_numpy(room.to_world(found.cell[instant, place].numpy()).astype(np.float32))
     if not len(instant):
-        return [_nobody(cameras, network)] * len(maps)
+        none = np.zeros((0, len(network.joints), 3))
+        return [(none, none)] * len(maps)
     posed = network.pose(maps, views, torch.from_numpy(room.axes.astype(np.float32)), instant, center)
     xyz, sigma = posed.xyz_m.double().numpy(), posed.sigma_m.double().numpy()
     own = [(instant == t).numpy() for t in range(len(maps))]
-    return [People.proposed(xyz[i], sigma[i], len(cameras)) for i in own]
+    return [(xyz[i], sigma[i]) for i in own]
 
 
 def _nobody(cameras: Sequence[Camera], network: VoxelPose) -> People:

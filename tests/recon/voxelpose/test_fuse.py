@@ -11,9 +11,10 @@ from mvpose.detect.tracks import track_people
 from mvpose.errors import FormatError, ReconstructionError
 from mvpose.recon.align import align, timeline
 from mvpose.recon.metrics import mpjpe
-from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose
+from mvpose.recon.voxelpose.fuse import _laid_out, _proposed, fuse_voxels, load_voxelpose
 from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.polish import polish
+from mvpose.recon.voxelpose.space import room_of
 from mvpose.recon.voxelpose.train.scenes import HIPS
 from mvpose.skeleton import skeleton_of
 from mvpose.synthetic.motion import generate_motion
@@ -120,6 +121,22 @@ def test_four_people_before_five_cameras_are_polished():
     assert rough["n_matched"] == fine["n_matched"] == 4
     assert fine["recall"] > 0.95
     assert 20 < fine["mpjpe_mm"] < 40 < rough["mpjpe_mm"]
+
+
+def test_cameras_that_do_not_record_change_nothing(plain):
+    """A room that two cameras of six record is as if the others were not there."""
+    world, tracks = world_of(1, cameras=6, seconds=0.6)
+    on = np.array([0, 2])
+    seen = _laid_out(tracks, tracks.skeleton.joint_names, plain)[:2]
+    seen.xy_px[:, [1, 3, 4, 5]] = np.nan
+    room, cameras = room_of(world.rig), world.rig.cameras
+    with torch.inference_mode():
+        every = _proposed(seen, seen.there, cameras, room, plain, 0.3)
+        two = seen[np.ix_([0, 1], on)]
+        alone = _proposed(two, two.there, [cameras[c] for c in on], room, plain, 0.3)
+    assert [len(people) for people in every] == [len(people) for people in alone]
+    assert len(every[0]) > 0 and every[0].detection.shape == (len(every[0]), 6)
+    assert np.array_equal(every[0].xyz_m, alone[0].xyz_m)
 
 
 def test_files_that_hold_no_voxelpose_are_named(tmp_path):
