@@ -38,7 +38,7 @@ class Detections:
     sigma_px: np.ndarray
     height_px: np.ndarray
 
-    def __getitem__(self, times: int | slice | np.ndarray) -> Detections:
+    def __getitem__(self, times: int | slice | np.ndarray | tuple[np.ndarray, ...]) -> Detections:
         return Detections(*(getattr(self, field.name)[times] for field in fields(self)))
 
     @property

@@ -144,7 +144,7 @@ def _proposed(
     for views in np.unique(showing, axis=0):
         own, c = np.flatnonzero((showing == views).all(axis=1)), np.flatnonzero(views)
         part = np.ix_(own, c)
-        proposed = _seen_by(seen[part], shown[part], [cameras[i] for i in c], room, network, least)
+        proposed = _seen_by(seen[part], shown[part], [cameras[i] for i in c.tolist()], room, network, least)
         for t, (xyz, sigma) in zip(own.tolist(), proposed, strict=True):
             people[t] = People.proposed(xyz, sigma, len(cameras))
     return people
