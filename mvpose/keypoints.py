@@ -130,11 +130,14 @@ class Keypoints2D:
         """
         count = np.diff(self.frame_ptr)
         frame = self.frame_index
-        rows = np.flatnonzero((count == np.concatenate([[0], count[:-1]]))[frame])
-        before = rows - count[frame[rows]]
+        # Detectors list people in any order: theirs here is that of tracks or, without these, from left to right.
+        order = np.lexsort((np.asarray(self.bbox_px)[:, [0, 2]].sum(-1), self.track_id, frame))
+        places = np.flatnonzero((count == np.concatenate([[0], count[:-1]]))[frame])
+        rows, before = order[places], order[places - count[frame[places]]]
         moved_px = np.linalg.norm(self.xy_px[rows] - self.xy_px[before], axis=-1)
         known = np.isfinite(moved_px)
         alike = (np.isfinite(self.xy_px[rows]).all(-1) == np.isfinite(self.xy_px[before]).all(-1)).all(-1)
+        alike &= self.track_id[rows] == self.track_id[before]
         typical_px = moved_px.sum(-1, where=known) / np.maximum(known.sum(-1), 1)
         usual_px = float(np.quantile(typical_px, _USUAL)) if len(rows) else 0.0  # most frames may be repeats
         same = alike & (moved_px.max(-1, where=known, initial=0.0) <= _REPEATED * usual_px)

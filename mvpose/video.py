@@ -168,7 +168,7 @@ class Video:
         return next(self.frames(index, index + 1))
 
     def audio(self, rate_hz: int = 8000) -> Sound | None:
-        """Decode the sound, mixed down to mono and resampled, on the camera's own time.
+        """Decode the sound, all channels made one and resampled, on the camera's own time.
 
         Samples lie where the container's time stamps put them, to half a sample: what is missing or cannot be decoded
         is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour and
@@ -492,7 +492,9 @@ class _Stretch:
         self._heard = 0
         self._starts_s: list[float] = []
         self._chunks: list[np.ndarray] = []
-        self._resampler = AudioResampler(format="fltp", layout=frame.layout.name, rate=rate_hz)
+        self._channels = frame.layout.nb_channels
+        # Packed: PyAV reads past the planes of a frame with eight and more.
+        self._resampler = AudioResampler(format="flt", layout=frame.layout.name, rate=rate_hz)
 
     def continues_with(self, frame: AudioFrame) -> bool:
         there_s = self._starts_s[0] + self._heard / frame.sample_rate
@@ -521,7 +523,7 @@ class _Stretch:
         """(n,) the mean of all channels, or the loudest where they cancel, as one that is wired the other way round."""
         if not self._chunks:
             return np.zeros(0, np.float32)
-        channels = np.concatenate(self._chunks, axis=1)
+        channels = np.concatenate(self._chunks, axis=1).reshape(-1, self._channels).T
         mean = channels.mean(axis=0, dtype=np.float32)
         power = np.square(channels).mean(axis=1)
         return channels[np.argmax(power)] if np.square(mean).mean() < _CANCELLED * power.max() else mean

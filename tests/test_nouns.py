@@ -191,6 +191,22 @@ def test_frames_that_were_encoded_anew_are_repeats_still_and_noise_at_rest_is_no
     assert len(repeats) > 0.9 * len(true)
 
 
+@pytest.mark.parametrize("is_tracked", [True, False])
+def test_people_listed_in_any_order_are_no_repeats(is_tracked):
+    rng = np.random.default_rng(3)
+    walk = np.cumsum(rng.normal(0, 3.0, (200, 1, 2, 2)), axis=0)
+    xy = np.concatenate([walk + [300.0, 400.0], walk[::-1] + [900.0, 400.0]], axis=1)
+    order = rng.permuted(np.tile([0, 1], (200, 1)), axis=1)
+    shuffled = keypoints(
+        time_s=np.arange(200) / 25,
+        frame_ptr=2 * np.arange(201),
+        xy_px=np.take_along_axis(xy, order[..., None, None], axis=1).reshape(-1, 2, 2),
+        score=np.full((400, 2), 0.5),
+        track_id=order.ravel() if is_tracked else np.full(400, -1),
+    )
+    assert shuffled.without_repeats()[1].tolist() == []
+
+
 def test_a_frame_with_one_person_less_is_no_repeat():
     frozen = shown([0, 1, 1, 2])
     assert frozen.only(np.array([0, 1, 2, 3, 4, 6, 7])).without_repeats()[1].tolist() == []

@@ -207,7 +207,7 @@ def write_heard(
     polarity=(1, 1),
 ):
     """Write pictures and clicks, the clicks on the container's own time, each track from its own start."""
-    layout = {1: "mono", 2: "stereo"}[channels]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(str(path), "w") as container:
         container.metadata.update(tags or {})
         video = container.add_stream("libx264", rate=30)
@@ -223,7 +223,7 @@ def write_heard(
         form = audio.codec_context.format.name
         for number, first in enumerate(range(0, int(seconds * rate), 1024)):
             time_s = sound_s + np.arange(first, first + 1024) / rate
-            wave = np.float32(polarity[:channels])[:, None] * clicks(time_s)
+            wave = np.resize(np.float32(polarity[:channels]), channels)[:, None] * clicks(time_s)
             if form == "s16":
                 wave = (wave.T.reshape(1, -1) * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave), format=form, layout=layout)
@@ -259,6 +259,8 @@ def test_silent_film_has_no_sound(tmp_path):
         ("a.mov", "pcm_s16le", 8000, 1),
         ("a.mp4", "aac", 48000, 2),
         ("a.mkv", "aac", 44100, 1),
+        ("a.mov", "pcm_s16le", 48000, 6),
+        ("a.mov", "pcm_s16le", 48000, 8),
         ("a.ts", "aac", 48000, 1),
     ],
 )

@@ -189,10 +189,12 @@ def suspected(splits: Sequence[Split], clocks: Clocks) -> dict[str, str]:
         if most > _SUSPECT_NATS and split.gain > _AS_LIKELY * most:
             jump = f"{1e3 * split.jump_s:.0f} ms about {split.at_s:.1f} s"
             why[split.camera] = f"the times of {split.camera} seem to jump by {jump}: too little moves to tell"
-        elif split.unexplained > _CONTRADICTED_NATS:
-            why[split.camera] = "the other cameras contradict it near its start or end, too briefly to tell why"
     if clocks.reference in why:
         why = dict.fromkeys(clocks.clocks, why[clocks.reference]) | why
+    for split in splits:
+        if split.unexplained > _CONTRADICTED_NATS:
+            brief = "the other cameras contradict it near its start or end, too briefly to tell why"
+            why.setdefault(split.camera, brief)
     return why
 
 

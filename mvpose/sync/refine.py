@@ -96,7 +96,7 @@ def refine_clocks(
     found, readouts, left_open = _fit(problem, columns, clocks.clocks, cues)
     step, decided, doubt = _simplest(columns, readouts, left_open)
     readouts = {name: own_s for (name, lever), own_s in zip(columns, step.tolist(), strict=True) if lever == "readout"}
-    if np.ptp(list(readouts.values()) or [0.0]) > _LEAST_READOUT_S:
+    if np.ptp([readouts.get(name, 0.0) for name in problem.names]) > _LEAST_READOUT_S:  # of others it is undone
         first = _first_rows(problem, columns)
         step, left_open = first @ step, first @ left_open @ first.T
     scale = np.outer([1.0, RATE_SIGMA], [1.0, RATE_SIGMA])
