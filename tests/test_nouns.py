@@ -195,7 +195,7 @@ def test_frames_that_were_encoded_anew_are_repeats_still_and_noise_at_rest_is_no
 def test_people_listed_in_any_order_are_no_repeats(is_tracked):
     rng = np.random.default_rng(3)
     walk = np.cumsum(rng.normal(0, 3.0, (200, 1, 2, 2)), axis=0)
-    xy = np.concatenate([walk + [300.0, 400.0], walk[::-1] + [900.0, 400.0]], axis=1)
+    xy = np.concatenate([walk + np.array([300.0, 400.0]), walk[::-1] + np.array([900.0, 400.0])], axis=1)
     order = rng.permuted(np.tile([0, 1], (200, 1)), axis=1)
     shuffled = keypoints(
         time_s=np.arange(200) / 25,

@@ -31,6 +31,7 @@ _SUSPECT_NATS, _CONTRADICTED_NATS = 8.0, 12.0
 _LEAST_NATS = 8.0  # that either side of a jump must have for its own shift
 _PLACE_REACH_S = 5.0  # on either side, within which a jump is placed to a frame
 _FINE_STEP_S, _MEASURE_S = 0.005, 20.0  # between shifts, and on either side, by which a jump is measured
+_MEASURED_SIGMA_S = 0.006  # then; what is lost at 30 fps and more is always whole frames
 _ONE_JUMP_S = 2.0  # what is found nearer to a jump than this is about the same one
 _WHOLE_SIGMAS = 3.0  # within which a jump is taken for whole frames
 _AS_LIKELY = 0.6  # of the plainest that is not plain enough: it may as well be that one
@@ -69,12 +70,14 @@ class Agreement:
         time_s: (T,) moments on its own time, by its clock.
         shift_s: (D,) how much later on its own time it is looked at, evenly spaced.
         nats: (T, D) evidence of each moment at each shift.
+        alone: Whether no camera sees two people at a time.
     """
 
     camera: str
     time_s: np.ndarray
     shift_s: np.ndarray
     nats: np.ndarray
+    alone: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Split:
         before_s: Its shift until then.
         after_s: Its shift from then on.
         gain: Nats by which they explain more than one shift alone; 0 where either side says too little.
-        unexplained: Nats by which the clock as it is contradicts the start or the end of the recording.
+        unexplained: Nats by which the start or the end of the recording contradicts the clock as it is, before anything
+            speaks for it. Of several people, others may be in view than in the other cameras: then it is 0.
     """
 
     camera: str
@@ -154,7 +158,14 @@ def agreement_of(
         ),
         np.zeros((1, 1)),
     )
-    return Agreement(camera, start + step_s * np.arange(count)[::every], step_s * shifts, nats)
+    alone = not any(_are_several(tracks[name]) for name in (camera, *others))
+    return Agreement(camera, start + step_s * np.arange(count)[::every], step_s * shifts, nats, alone)
+
+
+def _are_several(tracks: Sequence[Trajectory]) -> bool:
+    """Tell whether two people are in view at a time."""
+    spans = sorted((track.start_s, track.end_s) for track in tracks)
+    return any(start_s < max(end_s for _, end_s in spans[:i]) for i, (start_s, _) in enumerate(spans) if i)
 
 
 def split_of(agreement: Agreement) -> Split:
@@ -165,28 +176,50 @@ def split_of(agreement: Agreement) -> Split:
     gain = np.where(sure, until.max(1) + since.max(1) - until[-1].max(), 0.0)
     index = int(np.argmax(gain))
     before_s, after_s = (float(agreement.shift_s[part[index].argmax()]) for part in (until, since))
-    near = np.abs(agreement.shift_s) < 1.5 * LAG_STEP_S
-    unexplained = max((0.0, *(-part[:, near].max(1).min() for part in (until, since) if near.any())))
+    near = agreement.nats[:, np.abs(agreement.shift_s) < 1.5 * LAG_STEP_S]
+    unexplained = max(_contradiction(part) for part in (near, near[::-1])) if agreement.alone else 0.0
     at_s = float(agreement.time_s[min(index, len(agreement.time_s) - 1)])
     return Split(agreement.camera, at_s + min(before_s, after_s), before_s, after_s, float(gain[index]), unexplained)
 
 
-def find_splits(tracks: Mapping[str, Sequence[Trajectory]], geometry: Geometry, clocks: Clocks) -> list[Split]:
-    """Return every camera's best split, the plainest first."""
-    agreements = (agreement_of(name, tracks, geometry, clocks) for name in clocks.clocks)
+def _contradiction(nats: np.ndarray) -> float:
+    """Return by how much the first moments of (T, D) speak against all shifts, before others speak for one."""
+    total = np.cumsum(nats, axis=0).max(axis=1, initial=-np.inf)
+    favour = np.cumsum(np.maximum(nats.max(axis=1, initial=-np.inf), 0))
+    return max(0.0, -float(total.min(where=favour < _LEAST_NATS, initial=0.0)))
+
+
+def find_splits(
+    tracks: Mapping[str, Sequence[Trajectory]],
+    geometry: Geometry,
+    clocks: Clocks,
+    *,
+    reach_s: float = REACH_S,
+    step_s: float = LAG_STEP_S,
+) -> list[Split]:
+    """Return every camera's best split into shifts of up to so much, the plainest first."""
+    agreements = (
+        agreement_of(name, tracks, geometry, clocks, shift_s=(-reach_s, reach_s), step_s=step_s)
+        for name in clocks.clocks
+    )
     splits = [split_of(agreement) for agreement in agreements if agreement is not None]
     return plainest_first(splits, [split.gain for split in splits])
 
 
-def suspected(splits: Sequence[Split], clocks: Clocks) -> dict[str, str]:
+def suspected(splits: Sequence[Split], clocks: Clocks, least_nats: float = _SUSPECT_NATS) -> dict[str, str]:
     """Return why clocks are doubtful, if they stay as they are, by every camera's best split.
 
     Of a jump that is not plain, it is not plain either whose it is; one of the reference is in everybody's clock.
+
+    Args:
+        splits: Found with these clocks.
+        clocks: Clocks.
+        least_nats: Of a jump that is worth a doubt.
     """
     why = {}
     most = max((split.gain for split in splits), default=0.0)
     for split in splits:
-        if most > _SUSPECT_NATS and split.gain > _AS_LIKELY * most:
+        if most > least_nats and split.gain > _AS_LIKELY * most:
             jump = f"{1e3 * split.jump_s:.0f} ms about {split.at_s:.1f} s"
             why[split.camera] = f"the times of {split.camera} seem to jump by {jump}: too little moves to tell"
     if clocks.reference in why:
@@ -277,7 +310,7 @@ def measured(jump: Jump, tracks: Mapping[str, Sequence[Trajectory]], geometry: G
         if close is None:
             return jump
         best.append(float(close.shift_s[int(close.nats.sum(0).argmax())]))
-    return replace(jump, jump_s=best[0] - best[1], sigma_s=_FINE_STEP_S)
+    return replace(jump, jump_s=best[0] - best[1], sigma_s=_MEASURED_SIGMA_S)
 
 
 def is_near(jump: Jump, clock: Clock) -> bool:

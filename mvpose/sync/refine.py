@@ -102,7 +102,7 @@ def refine_clocks(
     scale = np.outer([1.0, RATE_SIGMA], [1.0, RATE_SIGMA])
     for name in problem.free:
         own = [columns.index((name, "offset")), columns.index((name, "rate"))]
-        clock = _moved(found[name], step[own[0]], step[own[1]] * RATE_SIGMA, problem.centre_s)
+        clock = _moved(found[name], float(step[own[0]]), float(step[own[1]]) * RATE_SIGMA, problem.centre_s)
         square = np.ix_(own, own)
         clock = replace(clock, verdict="doubtful" if doubt else "good", why=doubt)
         found[name] = _known(clock, decided[square] * scale, left_open[square] * scale, problem.centre_s)

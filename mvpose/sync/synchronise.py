@@ -34,6 +34,10 @@ from mvpose.sync.uncalibrated import trace_geometry, traced_geometry
 
 _MOST_JUMPS = 8  # that are looked for in one pass
 _MOST_PASSES = 3  # of estimating pairs at mended times
+_SMALL_S, _SMALL_STEP_S = 0.15, 0.01  # a jump of few frames without a calibration, and the shifts that are tried
+_TRACED_NATS = 25.0  # of a jump that is plain then; clean recordings of val show 3 at most
+_SMALL_NATS = 4.0  # of a small one that is worth a doubt
+_LEFT_S = 0.01  # of such a jump, which is measured in steps of 5 ms
 _RIVAL = 0.05  # weight of an offset that makes another one ambiguous
 
 Jumps = Mapping[str, tuple[tuple[float, float], ...]]
@@ -200,22 +204,29 @@ def _unjumped(
         solved: Gives both for times with some jumps taken out.
     """
     jumps: Jumps = {}
-    for _ in range(_MOST_JUMPS):
+    for left in reversed(range(_MOST_JUMPS + 1)):
         seen = {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
         tracks, geometry = traced_geometry(seen, clocks)
         splits = find_splits(tracks, geometry, clocks)
-        if not splits or splits[0].gain < DECISIVE_NATS:
+        small = find_splits(tracks, geometry, clocks, reach_s=_SMALL_S, step_s=_SMALL_STEP_S)
+        plain = [own[0] for own in (splits, small) if own and own[0].gain >= _TRACED_NATS]
+        if not plain or not left:
             break
-        name, before = splits[0].camera, until(splits[0], clocks)
-        jump = placed(jump_of(splits[0], clocks), tracks, geometry, before)
-        jump = measured(jump, tracks, geometry, before)
+        name, before = plain[0].camera, until(plain[0], clocks)
+        jump = measured(placed(jump_of(plain[0], clocks), tracks, geometry, before), tracks, geometry, before)
         jumps = {**jumps, name: with_jump(before, jump, 1 / keypoints[name].frame_rate)[name].jumps}
         graph, clocks = solved(jumps)
         clocks = _jumping(clocks, jumps)
-    doubted = dict(clocks.clocks)
-    for name, why in suspected(splits, clocks).items():
-        doubted[name] = replace(clocks[name], verdict="doubtful", why=clocks[name].why or why)
-    return graph, replace(clocks, clocks=doubted)
+    why = suspected(small, clocks, _SMALL_NATS) | suspected(splits, clocks)
+    for name, clock in clocks.clocks.items():
+        for at_s, _ in clock.jumps:
+            step = measured(Jump(name, at_s, 0.0, 0.0), tracks, geometry, clocks)
+            if abs(step.jump_s) > _LEFT_S:
+                why.setdefault(name, f"a step of {1e3 * step.jump_s:.0f} ms about {at_s:.1f} s remains")
+    doubted = {
+        name: replace(clocks[name], verdict="doubtful", why=clocks[name].why or reason) for name, reason in why.items()
+    }
+    return graph, replace(clocks, clocks={**clocks.clocks, **doubted})
 
 
 def _tentative(graph: OffsetGraph, clocks: Clocks) -> Clocks:

@@ -49,6 +49,9 @@ def test_what_is_too_brief_to_tell_is_no_jump_but_a_doubt():
     )
     assert lost.gain == 0
     assert "contradict" in suspected([lost], clocks())["cam"]
+    # Of several people, others may be in view than elsewhere.
+    assert split_of(replace(agreement(*[0.0] * 30), nats=np.full((30, 41), -3.0))).unexplained == 90
+    assert split_of(replace(agreement(*[0.0] * 30), nats=np.full((30, 41), -3.0), alone=False)).unexplained == 0
 
 
 def test_of_a_jump_that_is_not_plain_every_camera_that_shows_it_is_suspected():
