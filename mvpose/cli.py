@@ -250,9 +250,12 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
 }
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any], beside: str | None = None) -> Settings:
     from mvpose.pipeline import Settings
 
+    for name in ("weights", "no_polish"):
+        if options.get(name) and "voxel" not in (options["method"], beside):
+            raise click.UsageError(f"--{name.replace('_', '-')} is of VoxelPose; give --method voxel")
     chosen = dict(options)
     chosen["skip"] = tuple(chosen.get("skip", ()))
     if "no_sync" in chosen:
@@ -265,14 +268,14 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 @contextmanager
 def _opened(
-    session: Path, out: Path | None, force: bool, options: dict[str, Any]
+    session: Path, out: Path | None, force: bool, options: dict[str, Any], beside: str | None = None
 ) -> Iterator[tuple[Recording, Workspace, Progress]]:
     """Open session and output folder, and put all that is said into run.json even if something fails."""
     from mvpose.pipeline import open_recording
     from mvpose.workspace import open_workspace
 
     with gathered_messages() as (progress, warnings):
-        recording = open_recording(session, _settings(options))
+        recording = open_recording(session, _settings(options, beside))
         workspace = open_workspace(out or session / "mvpose", force=force, options=options)
         workspace.warnings = warnings
         try:
@@ -416,8 +419,10 @@ def compare(
     from mvpose.compare import compare as compare_variants
     from mvpose.compare import read_truth
 
+    if beside == options["method"]:
+        raise click.BadParameter(f"{beside} is --method already", param_hint="--beside")
     known = read_truth(truth)
-    with _opened(session, out, force, options) as (recording, workspace, progress):
+    with _opened(session, out, force, options, beside) as (recording, workspace, progress):
         pipeline.require_cameras(recording)
         keypoints = pipeline.detect(recording, workspace, progress)
         made = pipeline.reconstruct(recording, keypoints, workspace, progress)

@@ -119,7 +119,8 @@ def compare(
             "true poses alone do not say on whose time they are: give the true clocks.json beside them, or name the "
             "camera with --reference"
         )
-    digest = digest_of(_digest(recording, keypoints, clocks, truth, workspace), beside)
+    other = replace(recording, settings=replace(recording.settings, method=beside or recording.settings.method))
+    digest = digest_of(_digest(recording, keypoints, clocks, truth, workspace), beside, how_built(other.settings))
     if workspace.is_current("compare", digest):
         return workspace.read(read_metrics, workspace.metrics)
     start = time.perf_counter()
@@ -132,7 +133,6 @@ def compare(
         done[name] = _variant(name, own, (built, clocks), recording, keypoints, truth)
         progress("compare", len(done), len(all_clocks) + 1)
     if beside is not None and beside != recording.settings.method:
-        other = replace(recording, settings=replace(recording.settings, method=beside, weights=None))
         made = (build_poses(keypoints, recording.rig, clocks, other.settings, progress), clocks)
         done[beside] = replace(
             _variant(SYNCED, clocks, made, other, keypoints, truth), name=beside, label=_LABELS[beside]

@@ -39,6 +39,7 @@ from mvpose.recon.associate import associate
 from mvpose.recon.identify import by_identity, identified
 from mvpose.recon.smooth import smooth
 from mvpose.recon.triangulate import triangulate
+from mvpose.recon.voxelpose.pretrained import WEIGHTS as VOXELPOSE_WEIGHTS
 from mvpose.session import CameraSource, Session, camera_times, open_session, require_two, without
 from mvpose.shutter import Readout, global_shutter
 from mvpose.sync.containers import timecode_edges
@@ -124,6 +125,7 @@ def open_recording(path: Path, settings: Settings) -> Recording:
         SessionError: The folder does not hold a usable session.
         VideoError: A video is damaged.
         CalibrationError: The calibration is wrong, or lacks a camera, or is of other images.
+        FormatError: The file of weights holds none of VoxelPose.
     """
     session = without(open_session(path), settings.skip)
     if settings.reference is not None and settings.reference not in session.names:
@@ -133,6 +135,10 @@ def open_recording(path: Path, settings: Settings) -> Recording:
     rig = (
         None if settings.calib is None else _covering(read_rig(settings.calib, units=settings.units), session, settings)
     )
+    if settings.weights is not None:
+        from mvpose.recon.voxelpose.fuse import load_voxelpose  # torch
+
+        load_voxelpose(settings.weights)
     videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
     if rig is not None:
         rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
@@ -553,12 +559,8 @@ def _calibrated(recording: Recording) -> CameraRig:
 def how_built(settings: Settings) -> list[Any]:
     """Return what stands for the user's choices in the digest of poses."""
     s = settings
-    weights = None if s.weights is None or s.method != "voxel" else _digest_if_there(s.weights)
-    return [s.fps, s.start_s, s.end_s, s.smooth, s.method, weights, s.polish and s.method == "voxel"]
-
-
-def _digest_if_there(path: Path) -> str:
-    return file_digest(path) if path.is_file() else ""
+    of_voxels = [file_digest(s.weights or VOXELPOSE_WEIGHTS), s.polish] if s.method == "voxel" else []
+    return [s.fps, s.start_s, s.end_s, s.smooth, s.method, *of_voxels]
 
 
 def clock_values(clocks: Clocks) -> list[Any]:

@@ -889,3 +889,20 @@ def test_processes_of_torchrun_train_one_network_together(config, motion, tmp_pa
     assert done.stdout.count("insynformer-hxe.safetensors") == 1
     assert [path.name for path in (tmp_path / "w").glob("*.pth")] == ["iter_2.pth"]
     assert len(load_file(tmp_path / "w" / "insynformer-hxe.safetensors")) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--weights", "w.safetensors"), "--weights is of VoxelPose; give --method voxel"),
+        (("--no-polish",), "--no-polish is of VoxelPose; give --method voxel"),
+        (("--beside", "triangulate"), "triangulate is --method already"),
+        (("--method", "voxel", "--beside", "voxel"), "voxel is --method already"),
+        (("--beside", "voxel", "--weights", "w.safetensors"), "w.safetensors"),
+    ],
+)
+def test_options_without_effect_are_refused_and_wrong_weights_before_anything_is_done(mvpose, session, options, said):
+    ended = mvpose("compare", session, "--calib", session / "calib.json", *options)
+    assert ended.code in (2, 3)
+    assert said in ended.err
+    assert not (session / "mvpose").exists()

@@ -346,6 +346,10 @@ def test_another_method_reconstructs_anew_and_both_stand_side_by_side(done):
     metrics = compare(recording, keypoints, offsets, clocks, workspace, beside="voxel")
     assert list(metrics) == ["raw", "synced", "voxel"]
     assert metrics["voxel"]["n_people"] == len(voxels.person_ids) == metrics["synced"]["n_people"]
+    plain = replace(recording, settings=replace(recording.settings, polish=False))
+    unpolished = compare(plain, keypoints, offsets, clocks, workspace, beside="voxel")
+    assert unpolished["synced"] == metrics["synced"]
+    assert unpolished["voxel"]["reprojection_px_mean"] > metrics["voxel"]["reprojection_px_mean"]
     assert "Synchronised, VoxelPose" in (done / "mvpose" / "report" / "index.html").read_text(encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, draw_rig, draw_scenes
 from mvpose.training.motions import MotionBank
 
-RECIPE = Recipe(people=(1, 4), noise=(1.0, 1.0), missing_person=0.05, absent=0.0, stature=(1.0, 1.0))
+RECIPE = Recipe(people=(1, 4), noise=(1.0, 1.0), missing_person=0.05, absent=0.0, stature=(1.0, 1.0), crowded=0.5)
 _STREAM = 77_000  # far from any training's
 _BATCH = 8
 FRAMES = 64

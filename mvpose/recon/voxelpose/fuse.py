@@ -44,7 +44,7 @@ def load_voxelpose(path: Path | None = None) -> VoxelPose:
     metadata = read_metadata(path)
     try:
         network = VoxelPose(metadata["voxelpose"], metadata["width"], metadata["cube_cells"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not hold weights of VoxelPose; train some by configs/voxelpose") from error
     load_weights(network, path)
     return network.eval()

@@ -38,12 +38,17 @@ class VoxelPose(nn.Module):
         kind: *cubes* (VoxelPose) or *planes* (Faster-VoxelPose).
         width: Channels of the hourglasses at full size; 32 as published.
         cube_cells: Voxels along a person's cube; 64 as published.
+
+    Raises:
+        ValueError: The kind is neither, the width not even and 8 at least, or the cells no multiple of 4, 8 at least.
     """
 
     joints = CLIP_SKELETON
 
     def __init__(self, kind: Kind = "planes", width: int = 32, cube_cells: int = 64) -> None:
         super().__init__()
+        if kind not in ("cubes", "planes") or width < 8 or width % 2 or cube_cells < 8 or cube_cells % 4:
+            raise ValueError(f"no VoxelPose is of {kind}, {width} channels and {cube_cells} cells")
         self.cube_cells = cube_cells
         self.finder = Finder(len(self.joints), kind, width)
         self.poser = Poser(len(self.joints), kind, width)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from mvpose.errors import FormatError
+from mvpose.recon.voxelpose.fuse import load_voxelpose
+from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.networks import CUBE_M, MAX_PEOPLE, Finder, Hourglass, Poser, _peaks, _soft_argmax
+from mvpose.training.weights import save_weights
 
 
 @pytest.mark.parametrize(("dimensions", "sides"), [(2, (12, 20)), (3, (8, 12, 4))])
@@ -61,3 +65,11 @@ def test_both_kinds_find_and_pose(kind):
     assert (posed.plane_xy_m is None) == (kind == "cubes")
     (posed.xyz_m.sum() + posed.scale_m.sum() + found.score.sum()).backward()
     assert all(np.isfinite(p.grad.numpy()).all() for p in poser.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("changed", [{"width": -4}, {"cube_cells": 39}, {"cube_cells": "40"}, {"voxelpose": "balls"}])
+def test_weights_of_impossible_networks_are_refused(tmp_path, changed):
+    path = tmp_path / "odd.safetensors"
+    save_weights(VoxelPose("planes", 8, 8), path, {"voxelpose": "planes", "width": 8, "cube_cells": 8} | changed)
+    with pytest.raises(FormatError, match=r"odd\.safetensors does not hold weights of VoxelPose"):
+        load_voxelpose(path)

@@ -46,10 +46,9 @@ class Training(Plan):
 
     def course(self) -> dict[str, Any]:
         """Return, as text and numbers, all that decides what the weights become; a resumed training must not differ."""
-        plain = Recipe()
         values = {name: getattr(self.recipe, name) for name in _RECIPE}
-        changed = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v != getattr(plain, k)}
-        return {**self.values(), "recipe": changed}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {**self.values(), "recipe": plain}
 
 
 def read_training(path: Path, options: Sequence[str] = (), seed: int | None = None) -> Training:

@@ -41,7 +41,7 @@ class Recipe:
         false_people: Mean number of people whom it invents, in each view.
         desync_s: Half of the scenes have cameras apart by up to this standard deviation, seconds.
         absent: Share of scenes whose keypoint set lacks one joint.
-        crowded: Share of scenes in which all people are within a few metres of one another.
+        crowded: Share of scenes in which people are within a few metres of one another.
         jitter_m: How far a person's cube may be off its root, standard deviation, metres.
         rig: A calibration file: all scenes are of its cameras, for a network of one's own rig.
     """
@@ -149,7 +149,7 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
 def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int, people: int, crowded: float) -> Tensor:
     """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart.
 
-    In a share of the scenes all of them are within 1 to 3 m of one place.
+    In a share of the scenes they are within 1 to 3 m of one place, as far as there is room for them.
     """
     numbers = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     half = np.array(room.cells[:2]) * room.voxel_m / 2
