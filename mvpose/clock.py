@@ -29,7 +29,8 @@ class Clock:
         verdict: ``good``, or ``doubtful`` with the reason in ``why``.
         why: The reason of a doubtful verdict.
         jumps: (own time as written, seconds) pairs: from each such time on the camera's written times were found to lag
-            by so much more, because frames were lost. ``t_camera`` is the time with all of them added.
+            by so much more, because frames were lost, or less, because some were put in. ``t_camera`` is the time with
+            all of them added.
         readout_s: Read-out time of the image, first to last row, where the data show one that nobody told of;
             ``t_camera`` of a joint is the time of its row.
     """

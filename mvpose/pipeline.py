@@ -350,9 +350,10 @@ def synchronise(
     for name, clock in clocks.clocks.items():
         for at_s, jump_s in clock.jumps:
             log.warning(
-                "%s lost %.0f ms about %.1f s of its own time, although its times go on evenly",
+                "%s %s %.0f ms about %.1f s of its own time, although its times go on evenly",
                 name,
-                1e3 * jump_s,
+                "lost" if jump_s > 0 else "did not record",
+                1e3 * abs(jump_s),
                 at_s,
             )
         if clock.readout_s is not None:
