@@ -156,7 +156,50 @@ def _people(tracks: AlignedTracks, cameras: Sequence[Camera]) -> list[np.ndarray
     along = _along_tracks(views, piece, ambiguous, tracks)
     proof = _beyond_chance(across, piece)
     label = _group(views, piece, across, along, proof, cameras)
-    person = np.append(_accept(views, piece, label, proof, cameras, tracks.skeleton), -1)[piece]
+    number, fits = _accept(views, piece, label, proof, cameras, tracks.skeleton)
+    return _at_all_times(tracks, views, np.append(np.where(fits, number[label], -1), -1)[piece])
+
+
+def judge(tracks: AlignedTracks, people: Sequence[np.ndarray], rig: CameraRig) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Judge people who were found by other means as ``associate`` judges those whom it finds.
+
+    Args:
+        tracks: All cameras' 2D tracks on one timeline.
+        people: Whom each tracklet shows at each of its samples (n,): one of P people, or −1 for nobody. Nobody is in a
+            view twice at a time.
+        rig: Knows all of their cameras.
+
+    Returns:
+        number: (P,) from 0 on in order of appearance; −1 for those in whom the evidence does not reach
+            ``MIN_EVIDENCE``.
+        people: Whom of those numbers each tracklet shows, −1 also where it does not fit (``MAX_MISFIT_SIGMAS``).
+
+    Raises:
+        CalibrationError: The rig lacks a camera.
+    """
+    cameras = rig.subset(tracks.cameras).cameras
+    count = max((int(own.max(initial=-1)) + 1 for own in people), default=0)
+    if not count:
+        return np.zeros(0, dtype=int), [np.full(len(own), -1) for own in people]
+    views = _sample(tracks, cameras)
+    person = np.full(views.tracklet.shape, -1)
+    for i, (tracklet, own) in enumerate(zip(tracks.tracklets, people, strict=True)):
+        low, high = np.searchsorted(views.sample, [tracklet.start, tracklet.stop])
+        at = (slice(low, high), tracks.cameras.index(tracklet.camera), views.slot[i])
+        person[at] = own[views.sample[low:high] - tracklet.start]
+    if not (person >= 0).any():
+        return np.full(count, -1), [np.full(len(own), -1) for own in people]
+    piece = _numbered(views, views.tracklet >= 0, person)
+    label = np.full(int(piece.max(initial=-1)) + 1, -1)
+    label[piece[person >= 0]] = person[person >= 0]
+    proof = _beyond_chance(_across_views(views, piece, cameras), piece)
+    number, fits = _accept(views, piece, label, proof, cameras, tracks.skeleton)
+    number = np.append(number, np.full(count + 1 - len(number), -1))  # label −1 is the last
+    return number[:count], _at_all_times(tracks, views, np.append(np.where(fits, number[label], -1), -1)[piece])
+
+
+def _at_all_times(tracks: AlignedTracks, views: _Views, person: np.ndarray) -> list[np.ndarray]:
+    """Return for each tracklet who it shows at each of its samples (n,), from who (S, C, K) it is at coarse times."""
     people = []
     for i, tracklet in enumerate(tracks.tracklets):
         low, high = np.searchsorted(views.sample, [tracklet.start, tracklet.stop])
@@ -196,18 +239,26 @@ def _cut(views: _Views, tracks: AlignedTracks) -> tuple[np.ndarray, np.ndarray]:
         ambiguous: (number of pieces,) whether another person's box overlaps.
     """
     present, overlap = _without_duplicates(views, tracks)
-    window = np.broadcast_to(np.floor(views.time_s / _WINDOW_S)[:, None, None], present.shape)
-    tracklet = np.where(present, views.tracklet, -1)
-    new = views.jumped.copy()
-    new[0] = True
-    for change in (tracklet, window, overlap):
-        new[1:] |= change[1:] != change[:-1]
-    order = (1, 2, 0)
-    number = np.cumsum((new & present).transpose(order).ravel()).reshape(np.array(present.shape)[list(order)]) - 1
-    piece = np.where(present, number.transpose(2, 0, 1), -1)
+    piece = _numbered(views, present, overlap)
     ambiguous = np.zeros(piece.max(initial=-1) + 1, dtype=bool)
     ambiguous[piece[present]] = overlap[present]
     return piece, ambiguous
+
+
+def _numbered(views: _Views, present: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Cut what is present (S, C, K) where tracks end or jump, windows end, and its state (S, C, K) changes.
+
+    Returns:
+        (S, C, K) number of the piece, in order of camera, slot and time; −1 where none.
+    """
+    window = np.broadcast_to(np.floor(views.time_s / _WINDOW_S)[:, None, None], present.shape)
+    new = views.jumped.copy()
+    new[0] = True
+    for change in (np.where(present, views.tracklet, -1), window, state):
+        new[1:] |= change[1:] != change[:-1]
+    order = (1, 2, 0)
+    number = np.cumsum((new & present).transpose(order).ravel()).reshape(np.array(present.shape)[list(order)]) - 1
+    return np.where(present, number.transpose(2, 0, 1), -1)
 
 
 def _without_duplicates(views: _Views, tracks: AlignedTracks) -> tuple[np.ndarray, np.ndarray]:
@@ -402,8 +453,8 @@ def _beyond_chance(across: _Edges, piece: np.ndarray) -> _Edges:
 
 
 def _evidence(label: np.ndarray, edges: _Edges) -> np.ndarray:
-    """Return for each label the evidence that all edges within it add up to."""
-    within = label[edges.ends[:, 0]] == label[edges.ends[:, 1]]
+    """Return for each label from 0 on the evidence that all edges within it add up to."""
+    within = (label[edges.ends[:, 0]] == label[edges.ends[:, 1]]) & (label[edges.ends[:, 0]] >= 0)
     groups = int(label.max(initial=-1)) + 1
     return np.bincount(label[edges.ends[within, 0]], edges.weight[within], minlength=groups)
 
@@ -501,8 +552,21 @@ def _accept(
     proof: _Edges,
     cameras: Sequence[Camera],
     skeleton: Skeleton,
-) -> np.ndarray:
-    """Return the person (N,) of each piece, numbered in order of appearance; −1 where it is none's."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say which groups of pieces are people, and which pieces fit theirs.
+
+    Args:
+        views: The observations.
+        piece: (S, C, K) number of the piece; −1 where none.
+        label: (N,) group of each piece; −1 where it is nobody's.
+        proof: Evidence between pieces, beyond chance.
+        cameras: (C,) cameras.
+        skeleton: The joints.
+
+    Returns:
+        number: (groups,) the person that each is, in order of appearance; −1 for nobody.
+        fits: (N,) whether the piece shows what its group is.
+    """
     group = np.append(label, -1)[piece]
     xyz, names = _triangulate_groups(views, group, cameras)
     fits = _misfit(views, piece, group, xyz, names, cameras, skeleton) <= MAX_MISFIT_SIGMAS
@@ -517,7 +581,7 @@ def _accept(
     kept = first[order][accepted[order]]
     person = np.full(len(evidence), -1)
     person[kept] = np.arange(len(kept))
-    return np.where(fits, person[label], -1)
+    return person, fits & (label >= 0)
 
 
 def _misfit(

@@ -6,7 +6,7 @@ import pytest
 from mvpose.clock import unsynchronised_clocks
 from mvpose.errors import ReconstructionError
 from mvpose.recon.align import align, timeline
-from mvpose.recon.associate import associate
+from mvpose.recon.associate import associate, judge
 from mvpose.recon.metrics import mpjpe
 from mvpose.recon.triangulate import triangulate
 from mvpose.synthetic.motion import crossing_motion, generate_motion
@@ -219,3 +219,42 @@ def test_people_who_are_not_there_are_not_reconstructed(seed, false_people):
     frames = np.isfinite(poses.xyz_m).all(axis=-1).any(axis=-1).sum(axis=0)
     assert (frames > 0.9 * len(poses.time_s)).sum() == 2
     assert np.sort(frames)[:-2].sum() < 0.1 * len(poses.time_s)
+
+
+def whole(tracks, who):
+    """Say of each tracklet whom it shows: who(camera, track id) for all of its samples."""
+    return [np.full(t.stop - t.start, who(t.camera, t.track_id)) for t in tracks.tracklets]
+
+
+def tracks_of(rig, people, film):
+    clocks = unsynchronised_clocks(rig.names)
+    kps = film(rig, people, clocks.clocks)
+    return align(kps, clocks, timeline(kps, clocks))
+
+
+def test_people_found_by_other_means_are_judged_by_the_same_evidence(rig, person, film):
+    """Who is seen by all is somebody, and numbered by place; who is made of two people in two views is not."""
+    tracks = tracks_of(rig, lambda t: np.stack([person(0 * t + 1, 0), person(0 * t - 1, 0)], axis=1), film)
+    assert {t.track_id for t in tracks.tracklets} == {0, 1}
+    number, people = judge(tracks, whole(tracks, lambda camera, k: (1, 3)[k]), rig)
+    assert number.tolist() == [-1, 1, -1, 0]
+    assert all((own == 1 - t.track_id).all() for t, own in zip(tracks.tracklets, people, strict=True))
+    mixed = {("cam1", 0): 0, ("cam2", 1): 0}
+    number, people = judge(tracks, whole(tracks, lambda camera, k: mixed.get((camera, k), -1)), rig)
+    assert number.tolist() == [-1]
+    assert all((own == -1).all() for own in people)
+
+
+def test_a_view_that_shows_somebody_else_is_judged_not_to_fit(rig, person, film):
+    tracks = tracks_of(rig, lambda t: np.stack([person(0 * t + 1, 0), person(0 * t - 1, 0)], axis=1), film)
+    taken = {("cam1", 0): -1, ("cam1", 1): 0}  # of the one, where the other stands
+    number, people = judge(tracks, whole(tracks, lambda camera, k: taken.get((camera, k), (0, -1)[k])), rig)
+    assert number.tolist() == [0]
+    kept = {(t.camera, t.track_id) for t, own in zip(tracks.tracklets, people, strict=True) if (own == 0).all()}
+    assert kept == {("cam2", 0), ("cam3", 0), ("cam4", 0)}
+
+
+def test_nobody_judged_is_nobody(rig, person, film):
+    tracks = tracks_of(rig, lambda t: person(0 * t, 0)[:, None], film)
+    number, people = judge(tracks, whole(tracks, lambda camera, k: -1), rig)
+    assert len(number) == 0 and all((own == -1).all() for own in people)

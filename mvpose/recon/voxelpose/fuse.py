@@ -14,6 +14,7 @@ from mvpose.errors import FormatError, ReconstructionError
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
 from mvpose.recon.align import AlignedTracks, slots_of
+from mvpose.recon.associate import judge
 from mvpose.recon.voxelpose.explain import MIN_VIEWS, NEAR_HEIGHTS, Detections, People, explained, unexplained
 from mvpose.recon.voxelpose.follow import follow
 from mvpose.recon.voxelpose.heatmaps import in_cells, render, views_of
@@ -55,8 +56,9 @@ def fuse_voxels(
 ) -> tuple[Poses3D, AlignedKeypoints]:
     """Find everybody's 3D poses, with joints where the network has them; ``polish`` puts these where the keypoints are.
 
-    A person whom fewer than two views support is left out. Joints are those that the network and the keypoints have in
-    common; those that the network lacks (a foot's, a hand's) are missing in the result.
+    A person whom fewer than two views support is left out, and so is anybody whom ``associate`` would not believe in:
+    what several detectors invent looks like somebody now and then. Joints are those that the network and the keypoints
+    have in common; those that the network lacks (a foot's, a hand's) are missing in the result.
 
     Args:
         tracks: All cameras' 2D tracks on one timeline; which track is whose does not matter.
@@ -84,7 +86,9 @@ def fuse_voxels(
             frames += _found(seen[first : first + _BATCH], rig.cameras, room, network)
             progress(min(first + _BATCH, len(tracks.time_s)), len(tracks.time_s))
     names = follow(tracks.time_s, [frame.placed_m for frame in frames])
-    people = max((int(own.max(initial=-1)) + 1 for own in names), default=0)
+    number, _ = judge(tracks, _by_tracklet(tracks, seen, frames, names), rig)
+    names = [np.append(number, -1)[own] for own in names]
+    people = int(number.max(initial=-1)) + 1
     if not people:
         raise ReconstructionError(
             "no person is found in the space that two cameras see; check the clocks and the calibration"
@@ -169,6 +173,20 @@ def _seen_by(
     xyz, sigma = posed.xyz_m.double().numpy(), posed.sigma_m.double().numpy()
     own = [(instant == t).numpy() for t in range(len(maps))]
     return [(xyz[i], sigma[i]) for i in own]
+
+
+def _by_tracklet(
+    tracks: AlignedTracks, seen: Detections, frames: Sequence[People], names: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Return for each tracklet whom it shows at each of its samples (n,); −1 for nobody."""
+    person = np.full(seen.height_px.shape, -1)
+    for t, (frame, own) in enumerate(zip(frames, names, strict=True)):
+        i, c = np.nonzero(frame.detection >= 0)
+        person[t, c, frame.detection[i, c]] = own[i]
+    return [
+        person[tracklet.start : tracklet.stop, tracks.cameras.index(tracklet.camera), k]
+        for tracklet, k in zip(tracks.tracklets, slots_of(tracks).tolist(), strict=True)
+    ]
 
 
 def _nobody(cameras: Sequence[Camera], network: VoxelPose) -> People:
