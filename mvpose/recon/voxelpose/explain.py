@@ -55,12 +55,14 @@ class People:
         xyz_m: (n, J, 3) metres, by the network.
         sigma_m: (n, J, 3) its standard deviation along the room's axes.
         placed_m: (n, J, 3) the same joints, triangulated where detections show them.
+        triangulated: (n, J) where they do.
         detection: (n, C) which detection of each view shows the person; −1 where none.
     """
 
     xyz_m: np.ndarray
     sigma_m: np.ndarray
     placed_m: np.ndarray
+    triangulated: np.ndarray
     detection: np.ndarray
 
     def __len__(self) -> int:
@@ -77,11 +79,15 @@ class People:
     @classmethod
     def proposed(cls, xyz_m: np.ndarray, sigma_m: np.ndarray, cameras: int) -> People:
         """Return people as the network proposes them, whom no detection is known to show."""
-        return cls(xyz_m, sigma_m, xyz_m, np.full((len(xyz_m), cameras), -1))
+        none = np.zeros(xyz_m.shape[:2], dtype=bool)
+        return cls(xyz_m, sigma_m, xyz_m, none, np.full((len(xyz_m), cameras), -1))
 
 
 def explained(people: People, more: People, seen: Detections, cameras: Sequence[Camera]) -> People:
     """Let further people claim detections beside those who have some, and keep all whom ``MIN_VIEWS`` views show.
+
+    They must also show where ``MIN_JOINTS`` joints are: views from one place, and of different people, agree on nothing
+    in 3D, and the network guesses all the same.
 
     Whoever is placed by the first claims is known to some centimetres: so doubles are told from people who stand close,
     and detections from those of somebody nearby, when they are claimed again.
@@ -95,7 +101,7 @@ def explained(people: People, more: People, seen: Detections, cameras: Sequence[
     both = People(*(np.concatenate([getattr(p, f.name) for p in (people, more)]) for f in fields(People)))
     claimed = _claiming(both, seen, cameras)
     settled = _claiming(claimed[_distinct(claimed)], seen, cameras)
-    return settled[settled.views >= MIN_VIEWS]
+    return settled[(settled.views >= MIN_VIEWS) & (settled.triangulated.sum(axis=1) >= MIN_JOINTS)]
 
 
 def unexplained(people: Sequence[People], seen: Detections) -> np.ndarray:
@@ -110,7 +116,8 @@ def unexplained(people: Sequence[People], seen: Detections) -> np.ndarray:
 def _claiming(people: People, seen: Detections, cameras: Sequence[Camera]) -> People:
     """Give people the detections nearest to where they are placed, and place them by these."""
     detection = _detections(people.placed_m, seen, cameras)
-    return replace(people, placed_m=_placed(people.xyz_m, detection, seen, cameras), detection=detection)
+    placed, triangulated = _placed(people.xyz_m, detection, seen, cameras)
+    return replace(people, placed_m=placed, triangulated=triangulated, detection=detection)
 
 
 def _detections(xyz: np.ndarray, seen: Detections, cameras: Sequence[Camera]) -> np.ndarray:
@@ -136,8 +143,13 @@ def _medians(values: np.ndarray) -> np.ndarray:
     return np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]
 
 
-def _placed(xyz: np.ndarray, detection: np.ndarray, seen: Detections, cameras: Sequence[Camera]) -> np.ndarray:
-    """Return the joints (n, J, 3), triangulated where detections (n, C) show them and do not contradict them wildly."""
+def _placed(
+    xyz: np.ndarray, detection: np.ndarray, seen: Detections, cameras: Sequence[Camera]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the joints (n, J, 3), triangulated where detections (n, C) show them and do not contradict them wildly.
+
+    Also where (n, J) they do.
+    """
     view, mine = np.arange(len(cameras)), detection >= 0
     sigma_px = np.where(mine[..., None], seen.sigma_px[view, detection], np.nan)
     x, sigma = normalise(seen.xy_px[view, detection], sigma_px, tuple(cameras))  # (n, C, J, 2) and (n, C, J)
@@ -146,7 +158,8 @@ def _placed(xyz: np.ndarray, detection: np.ndarray, seen: Detections, cameras: S
         projection_matrices(cameras), x.reshape(-1, *x.shape[2:]), sigma.reshape(-1, len(cameras))
     )
     placed = flat.xyz_m.reshape(xyz.shape)
-    return np.where(np.linalg.norm(placed - xyz, axis=-1, keepdims=True) <= WILD_M, placed, xyz)
+    believed = np.linalg.norm(placed - xyz, axis=-1) <= WILD_M
+    return np.where(believed[..., None], placed, xyz), believed
 
 
 def _distinct(people: People) -> np.ndarray:

@@ -87,3 +87,16 @@ def test_who_is_far_from_every_detection_is_nobody():
     seen = detections(standing((0, 0)))
     assert len(explained(NOBODY, proposals(standing((1.2, 0))), seen, RIG.cameras)) == 0
     assert rest(NOBODY, seen).all()
+
+
+@pytest.mark.parametrize("joints, found", [(2, 0), (3, 1)])
+def test_of_whom_two_views_place_too_few_joints_is_nobody(joints, found):
+    """Two views see five joints each, of which so many are the same."""
+    true = standing((0, 0))
+    seen = detections(true)
+    seen.xy_px[2:] = np.nan
+    seen.xy_px[0, :, 5:], seen.xy_px[1, :, : 5 - joints], seen.xy_px[1, :, 10 - joints :] = np.nan, np.nan, np.nan
+    people = explained(NOBODY, proposals(true), seen, RIG.cameras)
+    assert len(people) == found
+    if found:
+        assert people.triangulated.sum() == joints

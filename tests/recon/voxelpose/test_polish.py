@@ -60,15 +60,19 @@ def test_joints_that_views_show_are_where_these_say(found):
     assert 1e-6 < np.trace(polished.cov_m2[0, 0, 0]) < 3 * SIGMA_M**2
 
 
-def test_what_one_view_alone_shows_stays_the_network_s(found):
+@pytest.mark.parametrize("views, sigmas", [(0, 4.0), (1, 2.2), (3, 2.2)])
+def test_what_one_view_alone_shows_stays_the_network_s_guess(found, views, sigmas):
     rig, truth, poses, aligned = found
     xy = aligned.xy_px.copy()
     xy[:, 1:, 1, 3] = np.nan
+    poses = replace(poses, n_views=np.full_like(poses.n_views, views))
     polished = polish(poses, replace(aligned, xy_px=xy), rig)
     kept = np.zeros((2, 2, J), dtype=bool)
     kept[:, 1, 3] = True
-    for name in ("xyz_m", "cov_m2", "n_views", "reprojection_px"):
+    for name in ("xyz_m", "reprojection_px"):
         assert np.array_equal(getattr(polished, name)[kept], getattr(poses, name)[kept])
+    assert np.allclose(polished.cov_m2[kept], sigmas**2 * poses.cov_m2[kept])
+    assert (polished.n_views[kept] == min(views, 1)).all()
     assert error_m(polished, truth)[~kept].max() < 1e-6
 
 
@@ -79,6 +83,8 @@ def test_keypoints_of_somebody_else_are_not_believed(found):
     xy = np.stack([camera.project(elsewhere) for camera in rig], axis=1)
     polished = polish(poses, replace(aligned, xy_px=xy), rig)
     assert np.array_equal(polished.xyz_m[1, 0, 5], poses.xyz_m[1, 0, 5])
+    error = elsewhere[1, 0, 5] - poses.xyz_m[1, 0, 5]  # if the views are right after all
+    assert 0.5 < error @ np.linalg.inv(polished.cov_m2[1, 0, 5]) @ error / 3 < 1
     elsewhere[1, 0, 5, 0] -= 0.3
     xy = np.stack([camera.project(elsewhere) for camera in rig], axis=1)
     assert error_m(polish(poses, replace(aligned, xy_px=xy), rig), elsewhere).max() < 1e-6
@@ -90,3 +96,14 @@ def test_whom_nobody_found_nobody_makes(found):
     gone[1, 0] = np.nan
     polished = polish(replace(poses, xyz_m=gone), aligned, rig)
     assert np.isnan(polished.xyz_m[1, 0]).all() and np.isfinite(polished.xyz_m[0, 0]).all()
+
+
+@pytest.mark.parametrize("joints, there", [(2, False), (3, True)])
+def test_who_is_all_guesses_is_missing(found, joints, there):
+    rig, _, poses, aligned = found
+    xy = aligned.xy_px.copy()
+    xy[1, 1:, 0, joints:] = np.nan
+    polished = polish(poses, replace(aligned, xy_px=xy), rig)
+    assert np.isfinite(polished.xyz_m[1, 0]).all() == there
+    assert (np.isfinite(polished.cov_m2[1, 0]).all(), polished.n_views[1, 0].any()) == (there, there)
+    assert np.isfinite(polished.xyz_m[1, 1]).all() and np.isfinite(polished.xyz_m[0]).all()
