@@ -10,10 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from mvpose.recon.track import Stretch, continuity
 
 SHORTEST_S = 0.3
-"""Whoever is found for less time than this altogether is nobody."""
+"""Whoever is never followed for this time without a break, and for ``SHORTEST_FRAMES``, is nobody."""
+SHORTEST_FRAMES = 3
+"""Where frames are so far apart that fewer would last long enough; of a recording of fewer, all of them."""
 
 _NEAR_M, _SPEED_MPS = 0.25, 2.5  # from what was foretold: a person's joints, in the mean
-_LOST_S = 0.35  # a person not found for longer goes on as somebody else, until stretches are linked
+_LOST_S = 0.35  # a person not found for longer goes on as somebody else, until stretches are linked; a frame at least
 _END_S = 1.0  # of a stretch, for how it goes on
 
 
@@ -33,10 +35,9 @@ def follow(time_s: np.ndarray, frames: Sequence[np.ndarray]) -> list[np.ndarray]
     stretch = _stretches(time_s, frames)
     count = max((int(s.max(initial=-1)) + 1 for s in stretch), default=0)
     person = _linked(time_s, frames, stretch, count)
-    step_s = float(time_s[1] - time_s[0]) if len(time_s) > 1 else 0.0
     named = [person[s] for s in stretch]
-    frequent = np.bincount(np.concatenate([*named, np.zeros(0, dtype=int)]), minlength=count)
-    kept = np.flatnonzero(frequent >= max(SHORTEST_S / step_s if step_s else 1, 1))
+    frames_of = np.bincount(np.concatenate([*stretch, np.zeros(0, dtype=int)]), minlength=count)
+    kept = np.unique(person[:count][frames_of >= _fewest(time_s)])
     first = {int(p): next(t for t, own in enumerate(named) if p in own) for p in kept}
     order = sorted(first, key=lambda p: (first[p], p))
     number = np.full(count + 1, -1)
@@ -44,12 +45,21 @@ def follow(time_s: np.ndarray, frames: Sequence[np.ndarray]) -> list[np.ndarray]
     return [number[own] for own in named]
 
 
+def _fewest(time_s: np.ndarray) -> int:
+    """Return of how many frames somebody's longest stretch has to be."""
+    if len(time_s) < 2:
+        return 1
+    lasting = int(np.ceil(SHORTEST_S / (time_s[1] - time_s[0]) - 1e-6))
+    return max(min(max(lasting, SHORTEST_FRAMES), len(time_s)), 1)
+
+
 def _stretches(time_s: np.ndarray, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return for each frame the stretch (n,) of each of its people."""
     last: dict[int, tuple[float, np.ndarray, np.ndarray]] = {}  # stretch → time, joints, velocity (3,)
+    lost_s = max(_LOST_S, 1.5 * float(time_s[1] - time_s[0])) if len(time_s) > 1 else _LOST_S
     result, count = [], 0
     for t, found in zip(time_s, frames, strict=True):
-        last = {name: state for name, state in last.items() if t - state[0] <= _LOST_S}
+        last = {name: state for name, state in last.items() if t - state[0] <= lost_s}
         names = list(last)
         own = np.full(len(found), -1)
         if names and len(found):

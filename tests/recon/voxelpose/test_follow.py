@@ -49,6 +49,36 @@ def test_a_moment_makes_nobody():
     assert sorted({int(n) for own in names for n in own}) == [-1, 0]
 
 
+def once(times, count):
+    """One body that is found at some of the frames."""
+    return [BODY[None] if t in times else np.zeros((0, 13, 3)) for t in range(count)]
+
+
+def found(names):
+    return {int(n) for own in names for n in own}
+
+
+def test_moments_at_one_place_do_not_add_up_to_somebody():
+    """Linked they are (4 s apart), and 15 frames together, half a second."""
+    time_s = np.arange(1800) / 30
+    assert found(follow(time_s, once(range(0, 1800, 120), 1800))) == {-1}
+    assert found(follow(time_s, once({*range(0, 1800, 120), *range(121, 130)}, 1800))) == {0}
+
+
+@pytest.mark.parametrize("fps", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("frames, somebody", [(1, False), (2, False), (3, True)])
+def test_at_few_frames_a_second_one_or_two_are_nobody(fps, frames, somebody):
+    names = follow(np.arange(20) / fps, once(range(4, 4 + frames), 20))
+    assert found(names) == {0 if somebody else -1}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_in_fewer_frames_than_that_somebody_is_in_all(count):
+    time_s = np.arange(count) / 30
+    assert found(follow(time_s, once(range(count), count))) == {0}
+    assert found(follow(time_s, once(range(count - 1), count))) <= {-1}
+
+
 @pytest.mark.parametrize("frames", [[np.zeros((0, 13, 3))] * 60, [np.zeros((0, 13, 3))]])
 def test_nobody_stays_nobody(frames):
     names = follow(TIME_S[: len(frames)], frames)
