@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mvpose.recon.track import Stretch, continuity
+from mvpose.recon.track import MAX_LINK_S, Stretch, continuity
 
 SHORTEST_S = 0.3
 """Whoever is never followed for this time without a break, and for ``SHORTEST_FRAMES``, is nobody."""
@@ -91,10 +91,14 @@ def _linked(time_s: np.ndarray, frames: Sequence[np.ndarray], stretch: Sequence[
             rows[name].append((t, i))
     heads, tails = [], []
     for own_rows in rows:
-        begin_s, end_s = time_s[own_rows[0][0]], time_s[own_rows[-1][0]]
-        heads.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] <= begin_s + _END_S]))
-        tails.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] >= end_s - _END_S]))
-    pairs = [(a, b) for a in range(count) for b in range(count) if heads[b].time_s[0] - tails[a].time_s[-1] > 0]
+        first_s, last_s = time_s[own_rows[0][0]], time_s[own_rows[-1][0]]
+        heads.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] <= first_s + _END_S]))
+        tails.append(_part(time_s, frames, [r for r in own_rows if time_s[r[0]] >= last_s - _END_S]))
+    begin_s = np.array([head.time_s[0] for head in heads])  # ascending, as stretches are numbered
+    pairs = []
+    for a, tail in enumerate(tails):
+        low, high = np.searchsorted(begin_s, tail.time_s[-1] + np.array([0.0, MAX_LINK_S]), side="right")
+        pairs += [(a, b) for b in range(low, high)]
     weight = continuity([tails[a] for a, _ in pairs], [heads[b] for _, b in pairs])
     links = [(w, a, b) for w, (a, b) in zip(weight.tolist(), pairs, strict=True) if w > 0]
     after: dict[int, int] = {}

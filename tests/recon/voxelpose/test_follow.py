@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mvpose.recon.track import continuity
+from mvpose.recon.voxelpose import follow as module
 from mvpose.recon.voxelpose.follow import follow
 
 TIME_S = np.arange(60) / 30.0
@@ -83,3 +85,12 @@ def test_in_fewer_frames_than_that_somebody_is_in_all(count):
 def test_nobody_stays_nobody(frames):
     names = follow(TIME_S[: len(frames)], frames)
     assert all(len(own) == 0 for own in names)
+
+
+def test_only_stretches_that_can_go_on_from_one_another_are_compared(monkeypatch):
+    """Of 200 that begin every half second, each has the 12 that begin within 6 s."""
+    compared = []
+    monkeypatch.setattr(module, "continuity", lambda a, b: compared.append(len(a)) or continuity(a, b))
+    time_s = np.arange(400) / 4
+    follow(time_s, [BODY[None] + 9 * t * np.eye(3)[0] if t % 2 else np.zeros((0, 13, 3)) for t in range(400)])
+    assert compared == [200 * 12 - 12 * 13 // 2]
