@@ -127,12 +127,17 @@ def associate(tracks: AlignedTracks, rig: CameraRig) -> AlignedKeypoints:
     """
     cameras = rig.subset(tracks.cameras).cameras
     people = _people(tracks, cameras) if tracks.tracklets else []
-    _warn_of_strangers(tracks, people)
+    warn_of_strangers(tracks, people)
     return _by_person(tracks, people)
 
 
-def _warn_of_strangers(tracks: AlignedTracks, people: Sequence[np.ndarray]) -> None:
-    """Name cameras of whose people most are nobody whom others see, if there is anybody: so look wrong ones."""
+def warn_of_strangers(tracks: AlignedTracks, people: Sequence[np.ndarray]) -> None:
+    """Name cameras of whose people most are nobody whom others see, if there is anybody: so look wrong ones.
+
+    Args:
+        tracks: All cameras' 2D tracks.
+        people: Whom each tracklet shows at each of its samples (n,); −1 for nobody.
+    """
     owned = dict.fromkeys(tracks.cameras, 0)
     seen = dict.fromkeys(tracks.cameras, 0)
     for tracklet, person in zip(tracks.tracklets, people, strict=False):

@@ -11,6 +11,7 @@ from mvpose.calib.rig import CameraRig
 from mvpose.detect.tracks import track_people
 from mvpose.errors import ReconstructionError
 from mvpose.pipeline import Settings, build_poses
+from mvpose.recon.align import timeline
 from mvpose.recon.metrics import mpjpe
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.noise import DetectorNoise
@@ -33,8 +34,13 @@ def ring(seed=0, cameras=5):
     return ring_rig(cameras, rng=np.random.default_rng(50 + seed))
 
 
-def build(world, keypoints, rig=None):
-    return build_poses(keypoints, rig or world.rig, world.true_clocks("cam01"), Settings(fps=30.0)).poses
+def build(world, keypoints, rig=None, method="triangulate"):
+    """Reconstruct all frames, or by voxels, which are slow, six of them."""
+    clocks, settings = world.true_clocks("cam01"), Settings(fps=30.0)
+    if method == "voxel":
+        start_s = timeline(keypoints, clocks, fps=5.0)[0] + 0.5
+        settings = Settings(method="voxel", fps=5.0, start_s=start_s, end_s=start_s + 1.1)
+    return build_poses(keypoints, rig or world.rig, clocks, settings).poses
 
 
 def truth(world, poses):
@@ -91,6 +97,14 @@ def test_two_views_that_are_nearly_parallel_say_how_little_they_know():
     assert set(np.unique(poses.n_views)) <= {0, 2}
     assert 0.15 < np.median(sigma_m) < 0.5
     assert 0.6 < normalised_error(world, poses) < 1.5
+
+
+def test_two_views_from_one_place_show_voxels_nobody():
+    """Without the joints that two views place, two people, 1.1 m wrong."""
+    first = ring().cameras[0]
+    world, keypoints = film(CameraRig((first, replace(first, name="cam02"))))
+    with pytest.raises(ReconstructionError, match="no person is found"):
+        build(world, keypoints, method="voxel")
 
 
 def test_two_views_from_one_place_show_next_to_nothing():
@@ -154,3 +168,14 @@ def test_a_good_room_warns_of_nobody(caplog):
     poses = build(world, keypoints)
     assert (poses.n_views >= 4).mean() > 0.8
     assert not caplog.records
+
+
+def test_voxels_name_a_wrong_camera_too_and_no_good_one(caplog):
+    world, keypoints = film(ring())
+    build(world, keypoints, method="voxel")
+    assert not caplog.records
+    second = moved(world.rig.cameras[1], turn_deg=15.0)
+    poses = build(world, keypoints, with_camera(world.rig, 1, second), method="voxel")
+    assert invented_people(poses, world, "cam01")[0] == 0
+    named = [record.message for record in caplog.records if "check its calibration" in record.message]
+    assert len(named) == 1 and named[0].startswith("cam02: only")

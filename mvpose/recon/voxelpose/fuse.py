@@ -14,7 +14,7 @@ from mvpose.errors import FormatError, ReconstructionError
 from mvpose.keypoints import AlignedKeypoints
 from mvpose.poses import Poses3D
 from mvpose.recon.align import AlignedTracks, slots_of
-from mvpose.recon.associate import judge
+from mvpose.recon.associate import judge, warn_of_strangers
 from mvpose.recon.voxelpose.explain import MIN_VIEWS, NEAR_HEIGHTS, Detections, People, explained, unexplained
 from mvpose.recon.voxelpose.follow import follow
 from mvpose.recon.voxelpose.heatmaps import in_cells, render, views_of
@@ -86,13 +86,14 @@ def fuse_voxels(
             frames += _found(seen[first : first + _BATCH], rig.cameras, room, network)
             progress(min(first + _BATCH, len(tracks.time_s)), len(tracks.time_s))
     names = follow(tracks.time_s, [frame.placed_m for frame in frames])
-    number, _ = judge(tracks, _by_tracklet(tracks, seen, frames, names), rig)
+    number, judged = judge(tracks, _by_tracklet(tracks, seen, frames, names), rig)
     names = [np.append(number, -1)[own] for own in names]
     people = int(number.max(initial=-1)) + 1
     if not people:
         raise ReconstructionError(
             "no person is found in the space that two cameras see; check the clocks and the calibration"
         )
+    warn_of_strangers(tracks, judged)
     return _assembled(tracks, rig, room, network, seen, frames, names, people, joints)
 
 
