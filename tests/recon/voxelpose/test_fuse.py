@@ -113,14 +113,14 @@ def test_people_too_close_to_be_told_apart_are_found_by_looking_again():
 
 
 def test_four_people_before_five_cameras_are_polished():
-    """Measured: 53 mm as the network has them, 31 mm polished."""
+    """Measured: 38 mm as the network has them, 31 mm polished."""
     world, tracks = world_of(4, cameras=5, seconds=0.6, noise=DetectorNoise())
     poses, aligned = fuse_voxels(tracks, world.rig, load_voxelpose())
     truth = world.truth_poses(tracks.time_s, "cam01")
     rough, fine = mpjpe(poses, truth), mpjpe(polish(poses, aligned, world.rig), truth)
     assert rough["n_matched"] == fine["n_matched"] == 4
     assert fine["recall"] > 0.95
-    assert 20 < fine["mpjpe_mm"] < 40 < rough["mpjpe_mm"]
+    assert 20 < fine["mpjpe_mm"] < 0.95 * rough["mpjpe_mm"] < 60
 
 
 def test_cameras_that_do_not_record_change_nothing(plain):
