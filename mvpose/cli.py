@@ -688,7 +688,7 @@ def _bench_recordings(data: Path, seeds: int | None, as_json: bool) -> None:
     from mvpose.bench import clocks
 
     with gathered_messages() as (progress, _):
-        motions, numbers = clocks.read_test_motion(data), range(seeds or 2)
+        motions, numbers = clocks.read_motion(data), range(seeds or 2)
         trials = clocks.run_trials(clocks.grid(), motions, clocks.ESTIMATORS, numbers, progress)
         repairs = clocks.run_repairs(clocks.REPAIRED, motions, numbers, progress)
         speeds = clocks.measure_speed(motions, clocks.TIMED_S, progress)
@@ -705,10 +705,10 @@ def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> Non
     from dataclasses import asdict
 
     from mvpose.bench.adversarial import format_adversarial, run_adversarial
-    from mvpose.bench.clocks import read_test_motion
+    from mvpose.bench.clocks import read_motion
 
     with gathered_messages() as (progress, _):
-        outcomes = run_adversarial(read_test_motion(data), range(recordings or 200), progress)
+        outcomes = run_adversarial(read_motion(data), range(recordings or 200), progress)
     if as_json:
         _print_json({"outcomes": [asdict(outcome) for outcome in outcomes]})
         return
@@ -760,7 +760,7 @@ def bench_recon(
     """
     from dataclasses import asdict
 
-    from mvpose.bench.clocks import read_test_motion
+    from mvpose.bench.clocks import read_motion
     from mvpose.bench.datasets import list_parts
 
     methods = methods or ("triangulate",)
@@ -771,7 +771,7 @@ def bench_recon(
         return
     rows: list[Any]
     with gathered_messages() as (progress, _):
-        motions = None if data is None else read_test_motion(data)
+        motions = None if data is None else read_motion(data)
         if rigs is not None:
             text, rows = _bench_rigs(motions, rigs, weights, progress)
         elif scenes:

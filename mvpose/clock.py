@@ -129,6 +129,11 @@ class Clocks:
     def __getitem__(self, camera: str) -> Clock:
         return self.clocks[camera]
 
+    def offset_s(self, a: str, b: str) -> float:
+        """Return t_b − t_a of the moment in the middle of a's recording, seconds."""
+        clock = self.clocks[a]
+        return float(self.clocks[b].to_camera(clock.to_session(clock.epoch_s))) - clock.epoch_s
+
     def on(self, reference: str) -> Clocks:
         """Express the same clocks on the own time of another camera; its uncertainty passes to nobody.
 

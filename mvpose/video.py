@@ -171,8 +171,7 @@ class Video:
         """Decode the sound, all channels made one and resampled, on the camera's own time.
 
         Samples lie where the container's time stamps put them, to half a sample: what is missing or cannot be decoded
-        is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour and
-        channel at 8 kHz.
+        is NaN and shifts nothing. Only the resampled sound is held in memory, 115 MB an hour and channel at 8 kHz.
 
         Returns:
             The sound; None without a track that can be decoded.

@@ -18,14 +18,14 @@ import click
 import numpy as np
 
 from mvpose.bench.clocks import BASE, MIXED_FPS, Case, detect_people, frame_errors_s, make_recording
-from mvpose.bench.refinements import Refinement, pairs_alone, put_off, refine_by_pairs
+from mvpose.bench.refinements import Refinement, named_motion, pairs_alone, put_off, refine_by_pairs
 from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync import refine
 from mvpose.sync.offsets import Method
 from mvpose.sync.synchronise import synchronise_cameras
-from mvpose.synthetic.motion import Motion, read_motion_pack
+from mvpose.synthetic.motion import Motion
 
 CASES = (
     BASE,
@@ -137,10 +137,7 @@ def format_outcomes(found: Sequence[Mapping[str, Outcome]]) -> list[str]:
 @click.option("--split", default="test", show_default=True, help="Split of the pack that people move by.")
 def main(data: Path, seeds: int, split: str) -> None:
     """Print errors over all frames without each part, kind by kind."""
-    packs = sorted(data.glob(f"*_{split}.npz"))
-    if not packs:
-        raise click.ClickException(f"{data} holds no motion pack *_{split}.npz")
-    motions = read_motion_pack(packs[0])
+    motions = named_motion(data, split)
     for cases, ways in ((CASES, PARTS), (BRIEF, EDGES)):
         for case in cases:
             found = [ablate(case, motions, ways, seed) for seed in range(seeds)]

@@ -141,15 +141,15 @@ class Trial:
     refused: int
 
 
-def read_test_motion(data: Path) -> dict[str, Motion]:
-    """Return the clips of the first test split in a folder of motion packs.
+def read_motion(data: Path, split: str = "test") -> dict[str, Motion]:
+    """Return the clips of the first test split, or another one, in a folder of motion packs.
 
     Raises:
         FormatError: There is none.
     """
-    packs = sorted(data.glob("*_test.npz"))
+    packs = sorted(data.glob(f"*_{split}.npz"))
     if not packs:
-        raise FormatError(f"{data} holds no motion pack *_test.npz; give its folder by --data")
+        raise FormatError(f"{data} holds no motion pack *_{split}.npz; give its folder by --data")
     return read_motion_pack(packs[0])
 
 

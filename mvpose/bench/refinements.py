@@ -25,9 +25,10 @@ import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.ndimage import uniform_filter1d
 
-from mvpose.bench.clocks import BASE, MIXED_FPS, detect_people, make_recording
+from mvpose.bench.clocks import BASE, MIXED_FPS, detect_people, make_recording, read_motion
 from mvpose.calib.camera import Camera
 from mvpose.clock import Clocks, identity_clock
+from mvpose.errors import FormatError
 from mvpose.geometry import projection_matrices, triangulate_linear
 from mvpose.keypoints import Keypoints2D
 from mvpose.recon.metrics import clock_errors
@@ -36,7 +37,7 @@ from mvpose.sync.pairs import SAMPLE_STEP_S, joint_spread
 from mvpose.sync.refine import refine_clocks
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.sync.trajectories import Trajectory, all_trajectories, timing_skeleton
-from mvpose.synthetic.motion import read_motion_pack
+from mvpose.synthetic.motion import Motion
 
 CASES = tuple(replace(BASE, fps=fps) for fps in ((10.0,) * 4, (30.0,) * 4, MIXED_FPS))
 START_ERROR_S = 0.03
@@ -391,16 +392,21 @@ def refine_each_way(
     return found
 
 
+def named_motion(data: Path, split: str) -> dict[str, Motion]:
+    """Read a split's motion for a command of its own, which names what is missing in one line."""
+    try:
+        return read_motion(data, split)
+    except FormatError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of motion packs.")
 @click.option("--seeds", default=12, show_default=True, help="Recordings of each kind.")
 @click.option("--split", default="val", show_default=True, help="Split of the pack that people move by.")
 def main(data: Path, seeds: int, split: str) -> None:
     """Print errors and CPU seconds of every way to refine, kind by kind."""
-    packs = sorted(data.glob(f"*_{split}.npz"))
-    if not packs:
-        raise click.ClickException(f"{data} holds no motion pack *_{split}.npz")
-    motions = read_motion_pack(packs[0])
+    motions = named_motion(data, split)
     for case in CASES:
         found = []
         for seed in range(seeds):

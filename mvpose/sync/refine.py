@@ -333,8 +333,7 @@ def _common_people(
     for a, b in itertools.combinations(sorted(clocks.clocks), 2):
         E = essential_matrix(cameras[a], cameras[b])
         clock = clocks[a]
-        offset_s = float(clocks[b].to_camera(clock.to_session(clock.epoch_s))) - clock.epoch_s
-        for match in match_people(tracks[a], tracks[b], E, offset_s, _MATCH_COST):
+        for match in match_people(tracks[a], tracks[b], E, clocks.offset_s(a, b), _MATCH_COST):
             start, end = np.searchsorted(grid, clock.to_session(match.time_s[[0, -1]]))
             if end - start >= 2:
                 yield _Common((a, b), (match.track_a, match.track_b), slice(int(start), int(end)))
@@ -554,8 +553,9 @@ def _simplest(
         How far the unknowns (p,) are from the clocks of the fit and from read-out times of 0 then, those next to 0 left
         out; their covariance (p, p); and why that is doubtful, if it is.
     """
+    of_rows = np.array([lever == "readout" for _, lever in columns])
     value = np.array([readouts[name] if lever == "readout" else 0.0 for name, lever in columns])
-    late = np.eye(len(columns))[[lever == "readout" for _, lever in columns]]
+    late = np.eye(len(columns))[of_rows]
     best, nats, doubt = (value, covariance), -_DECISIVE_NATS, ""
     for constraint in (late, np.diff(late, axis=0)):
         if not len(constraint):
@@ -570,8 +570,7 @@ def _simplest(
             best, nats = (value - gain @ off, covariance - gain @ constraint @ covariance), odds
             doubt = _ROWS if odds < -_SUSPECT_NATS else ""
     step, left = best
-    little = np.array([lever == "readout" for _, lever in columns]) & (step < _LEAST_READOUT_S)
-    return np.where(little, 0.0, step), left, doubt
+    return np.where(of_rows & (step < _LEAST_READOUT_S), 0.0, step), left, doubt
 
 
 def _first_rows(problem: _Problem, columns: Sequence[Column]) -> np.ndarray:

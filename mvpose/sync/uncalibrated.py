@@ -130,8 +130,7 @@ def traced_geometry(
         tracks = {name: [] for name in clocks.clocks}
     F: dict[tuple[str, str], np.ndarray] = {}
     for a, b in itertools.combinations(clocks.clocks, 2):
-        offset_s = float(clocks[b].to_camera(clocks[a].to_session(clocks[a].epoch_s))) - clocks[a].epoch_s
-        found = fundamental_fit(tracks[a], tracks[b], offset_s).F
+        found = fundamental_fit(tracks[a], tracks[b], clocks.offset_s(a, b)).F
         if found is not None:
             F[a, b], F[b, a] = found, found.T
     return tracks, lambda a, b: F.get((a, b))

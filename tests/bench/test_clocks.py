@@ -22,7 +22,7 @@ from mvpose.bench.clocks import (
     mean_speed,
     measure_speed,
     plain_lag_s,
-    read_test_motion,
+    read_motion,
     run_repairs,
     run_trials,
     speed_signal,
@@ -282,4 +282,4 @@ def test_times_are_compared_with_plain_correlation_in_one_run(motions):
 
 def test_a_folder_without_a_test_split_is_named(tmp_path):
     with pytest.raises(FormatError, match="holds no motion pack"):
-        read_test_motion(tmp_path)
+        read_motion(tmp_path)

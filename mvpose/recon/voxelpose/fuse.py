@@ -120,19 +120,19 @@ def _found(seen: Detections, cameras: Sequence[Camera], room: Space, network: Vo
     to be told from them stand alone then.
     """
     people = [_nobody(cameras, network)] * len(seen.xy_px)
-    open_ = np.arange(len(people))
+    waiting = np.arange(len(people))
     for look in range(_LOOKS):
         rest = unexplained(people, seen)
-        open_ = open_[rest[open_].any(axis=-1).sum(axis=-1) >= MIN_VIEWS]
-        if not len(open_):
+        waiting = waiting[rest[waiting].any(axis=-1).sum(axis=-1) >= MIN_VIEWS]
+        if not len(waiting):
             break
         least = LEAST_SCORE if look == 0 else LEAST_SCORE_AGAIN
-        proposed = _proposed(seen[open_], rest[open_], cameras, room, network, least)
-        before = [len(people[t]) for t in open_]
-        for t, more in zip(open_.tolist(), proposed, strict=True):
+        proposed = _proposed(seen[waiting], rest[waiting], cameras, room, network, least)
+        before = [len(people[t]) for t in waiting]
+        for t, more in zip(waiting.tolist(), proposed, strict=True):
             people[t] = explained(people[t], more, seen[t], cameras)
         if look > 0:  # or nothing has changed since the look before
-            open_ = open_[[len(people[t]) > count for t, count in zip(open_, before, strict=True)]]
+            waiting = waiting[[len(people[t]) > count for t, count in zip(waiting, before, strict=True)]]
     return people
 
 
