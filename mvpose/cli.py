@@ -587,6 +587,7 @@ def train(
 
     CONFIG is a file of mmengine such as configs/sync/insynformer.py or configs/voxelpose/planes.py, and is executed.
     Several processes train together by: torchrun --nproc-per-node N -m mvpose.cli train CONFIG --launcher pytorch
+    In parts, of 8 minutes each: --option minutes=8 --resume, until it is done.
     """
     from mvpose.recon.voxelpose.train.run import run_config as train_voxelpose
     from mvpose.sync.train.run import run_config as train_row
@@ -604,7 +605,7 @@ def train(
             launcher=launcher,
             options=options,
         )
-        if trained is None:  # the first of several processes speaks for them all
+        if trained is None:  # to be resumed; or the first of several processes speaks for them all
             return
         weights, figures = trained
         click.echo(f"val: {figures}")

@@ -1,4 +1,4 @@
-# Faster-VoxelPose at its published size: for a GPU.
+# Faster-VoxelPose at its published size, for a GPU. In parts: --option minutes=8 --resume, until it is done.
 _base_ = ["_base_/schedule.py"]
 voxelpose = "planes"
 cube_cells = 64

@@ -1,4 +1,4 @@
-# VoxelPose at its published size, with 3D convolutions: for a GPU.
+# VoxelPose at its published size, with 3D convolutions, for a GPU. In parts: --option minutes=8 --resume.
 _base_ = ["_base_/schedule.py"]
 voxelpose = "cubes"
 cube_cells = 64

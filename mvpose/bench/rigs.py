@@ -17,7 +17,7 @@ from mvpose.poses import Poses3D
 from mvpose.recon.scores import Matches, PoseScores, match_poses, pooled_scores
 from mvpose.recon.voxelpose.fuse import LEAST_SCORE
 from mvpose.recon.voxelpose.model import VoxelPose
-from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, draw_rig, draw_scenes
+from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, draw_rig, draw_scenes, stage_of
 from mvpose.training.motions import MotionBank
 
 RECIPE = Recipe(people=(1, 4), noise=(1.0, 1.0), missing_person=0.05, absent=0.0, stature=(1.0, 1.0), crowded=0.5)
@@ -34,11 +34,11 @@ def unseen_rig(number: int) -> CameraRig:
 
 def run_rig(network: VoxelPose, bank: MotionBank, rig: CameraRig, frames: int, seed: int = 0) -> list[Matches]:
     """Let networks find the people of some frames before a rig, and match them to the true ones."""
-    matches = []
+    stage, device, matches = stage_of(rig), next(network.parameters()).device, []
     with torch.inference_mode():
         for first in range(0, frames, _BATCH):
             generator = torch.Generator().manual_seed(_STREAM + 1000 * seed + first)
-            scenes = draw_scenes(generator, bank, RECIPE, min(_BATCH, frames - first), rig)
+            scenes = draw_scenes(generator, bank, RECIPE, min(_BATCH, frames - first), stage).to(device)
             matches.append(_matches(network, scenes))
     return matches
 
@@ -62,11 +62,12 @@ def _matches(network: VoxelPose, scenes: Scenes) -> Matches:
     B, K = proposed.score.shape
     xyz = np.full((B, K, len(network.joints), 3), np.nan)
     if len(frame):
-        center = scenes.room.to_world(proposed.cell[frame, place].numpy()).astype(np.float32)
-        posed = network.pose(scenes.maps, scenes.views, scenes.axes, frame, torch.from_numpy(center))
-        xyz[frame.numpy(), place.numpy()] = posed.xyz_m.double().numpy()
-    truth = np.where(scenes.there.numpy()[..., None, None], scenes.xyz_m.double().numpy(), np.nan)
-    return match_poses(_poses(xyz, network), _poses(truth, network), proposed.score.double().numpy())
+        center = scenes.room.to_world(proposed.cell[frame, place].cpu().numpy())
+        center_m = torch.as_tensor(center, dtype=torch.float32, device=frame.device)
+        posed = network.pose(scenes.maps, scenes.views, scenes.axes, frame, center_m)
+        xyz[frame.cpu().numpy(), place.cpu().numpy()] = posed.xyz_m.cpu().double().numpy()
+    truth = np.where(scenes.there.cpu().numpy()[..., None, None], scenes.xyz_m.cpu().double().numpy(), np.nan)
+    return match_poses(_poses(xyz, network), _poses(truth, network), proposed.score.cpu().double().numpy())
 
 
 def _poses(xyz: np.ndarray, network: VoxelPose) -> Poses3D:

@@ -365,7 +365,9 @@ FIND, POSE, REST, POLISH = "find people", "pose them", "heatmaps, support, ident
 def measure_voxel_speed(
     motions: Mapping[str, Motion] | None, progress: Progress, *, room: Room = SPEED_ROOM, frames: int = 32
 ) -> list[Stage]:
-    """Time VoxelPose on some frames; memory is the most that the process ever had."""
+    """Time VoxelPose on some frames; memory is the most that the process ever had, without a GPU's."""
+    import torch
+
     from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
     from mvpose.recon.voxelpose.polish import polish
 
@@ -380,6 +382,8 @@ def measure_voxel_speed(
         def run(*args: object) -> T:
             start = time.perf_counter()
             result = call(*args)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
             return result
 
@@ -396,8 +400,11 @@ def measure_voxel_speed(
 
 
 def format_voxel_speed(stages: Sequence[Stage], room: Room = SPEED_ROOM) -> str:
-    """Return the table of VoxelPose's stages."""
-    lines = [f"VoxelPose, {room}    ms a frame    peak MB"]
+    """Return the table of VoxelPose's stages, of networks that ran where ``load_voxelpose`` puts them."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    lines = [f"VoxelPose on {device}, {room}    ms a frame    peak MB"]
     lines += [f"  {stage.name:<32}{stage.ms:>12.1f}{stage.peak_mb:>11.0f}" for stage in stages]
     lines.append(f"  {'all':<32}{sum(stage.ms for stage in stages):>12.1f}")
     return "\n".join(lines)

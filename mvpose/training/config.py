@@ -29,6 +29,7 @@ class Plan:
         log_every: Iterations between lines in the log.
         threads: Of torch; as many as it likes if None.
         workers: Processes that draw batches; with none the training does so itself.
+        minutes: The training stops at the first checkpoint after so long, to be resumed; None: when it is done.
     """
 
     learning_rate: float | None = None
@@ -43,6 +44,7 @@ class Plan:
     log_every: int = field(default=100, metadata={"course": False})
     threads: int | None = field(default=None, metadata={"course": False})
     workers: int = field(default=0, metadata={"course": False})
+    minutes: float | None = field(default=None, metadata={"course": False})
 
     def values(self) -> dict[str, Any]:
         """Return the fields that decide what the weights become."""
@@ -140,7 +142,7 @@ def check_plan(plan: Plan, path: Path) -> None:
             raise FormatError(f"{path}: {key} is {getattr(plan, key)}, not above 0")
     if plan.seed < 0 or plan.workers < 0:
         raise FormatError(f"{path}: seed and workers may not be negative")
-    for key in ("learning_rate", "clip_grad", "threads"):
+    for key in ("learning_rate", "clip_grad", "threads", "minutes"):
         if (number := getattr(plan, key)) is not None and number <= 0:
             raise FormatError(f"{path}: {key} is {number}, not above 0")
     for key in ("warm_up", "last_rate"):

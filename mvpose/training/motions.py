@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ class MotionBank:
     first: Tensor
     length: Tensor
     stature_m: Tensor
+
+    def to(self, device: torch.device) -> MotionBank:
+        """Return the same on a device."""
+        return MotionBank(*(getattr(self, f.name).to(device) for f in fields(MotionBank)))
 
     def longer_than(self, seconds: float) -> Tensor:
         """Return for each clip (C,) over how many seconds starts leave so many seconds after them; 0 at least."""

@@ -38,10 +38,10 @@ def observe(
     noise: DetectorNoise,
     occlusion: Occlusion,
 ) -> tuple[Tensor, Tensor]:
-    """Turn true projections into what a detector reports.
+    """Turn true projections into what a detector reports, on the device where they are.
 
     Args:
-        generator: Source of randomness.
+        generator: Source of randomness, on that device.
         xy_px: (V, T, J, 2) true pixels of one person in V views; NaN where out of view.
         height_px: (V, T) the person's standing height at that distance, pixels.
         time_s: (V, T) true times of the frames, seconds, increasing.
@@ -52,11 +52,24 @@ def observe(
     Returns:
         ``xy_px`` (V, T, J, 2), NaN where missing, and ``score`` (V, T, J), 0 where missing.
     """
+    with xy_px.device:  # where all that is made anew goes
+        return _observed(generator, xy_px, height_px, time_s, scale, noise, occlusion)
+
+
+def _observed(
+    generator: torch.Generator,
+    xy_px: Tensor,
+    height_px: Tensor,
+    time_s: Tensor,
+    scale: Tensor,
+    noise: DetectorNoise,
+    occlusion: Occlusion,
+) -> tuple[Tensor, Tensor]:
     hidden = _hidden(generator, xy_px, occlusion)[:, None]  # (V, 1, J)
     error = _errors(generator, time_s) * scale[:, None, None, None]
     error = error * torch.where(hidden, noise.occluded_error, 1.0)[..., None]
     swapped = _swapped(generator, time_s, noise)
-    partner = torch.from_numpy(CLIP_SKELETON.mirrored)
+    partner = torch.as_tensor(CLIP_SKELETON.mirrored)
     xy = torch.where(swapped[..., None], xy_px[:, :, partner], xy_px) + error * height_px[..., None, None]
 
     views, frames, joints = xy.shape[:3]
@@ -77,8 +90,8 @@ def _errors(generator: torch.Generator, time_s: Tensor) -> Tensor:
     white = torch.randn(views, frames, joints * 2, generator=generator)
     error = (torch.linalg.cholesky(error_covariance(time_s)) @ white).reshape(views, frames, joints, 2)
     length = error.norm(dim=-1)
-    table = _lengths(CLIP_SKELETON)
     position = (length * ((_TABLE - 1) / _LONGEST_LATENT)).clamp(max=_TABLE - 1.001)
+    table = _lengths(CLIP_SKELETON, time_s.device)
     cell = position.long()
     base = cell + torch.arange(joints) * _TABLE
     low, high = table.view(-1)[base], table.view(-1)[base + 1]
@@ -93,11 +106,11 @@ def error_covariance(time_s: Tensor) -> Tensor:
 
 
 @cache
-def _lengths(skeleton: Skeleton) -> Tensor:
+def _lengths(skeleton: Skeleton, device: torch.device) -> Tensor:
     """Tabulate (J, _TABLE) the error's length, heights, over the latent's length in equal steps."""
     latent = np.linspace(0, _LONGEST_LATENT, _TABLE)
     tables = [np.interp(latent**2 / 2, *length_mapping(kind)) for kind in joint_errors(skeleton)]
-    return torch.tensor(np.stack(tables), dtype=torch.float32)
+    return torch.tensor(np.stack(tables), dtype=torch.float32, device=device)
 
 
 def _swapped(generator: torch.Generator, time_s: Tensor, noise: DetectorNoise) -> Tensor:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from mvpose.training.weights import save_weights
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmengine was written for an older torch and setuptools
+        from mmengine.dist import broadcast
         from mmengine.hooks import Hook
         from mmengine.model import BaseModel, MMDistributedDataParallel
         from mmengine.optim import OptimWrapper
@@ -103,14 +105,14 @@ def run_job(
 
     Returns:
         The file of weights, ``<work_dir>/<name>.safetensors``, and how good they are; None in all processes but the
-        first.
+        first, and where the plan's minutes were over before.
 
     Raises:
         FormatError: A checkpoint is broken.
         WorkspaceError: The folder holds another training, or cannot be written.
         MvposeError: The loss is not finite any more.
     """
-    plan = job.plan
+    plan, start_s = job.plan, time.monotonic()
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     with _processes(launcher) as (rank, count):
@@ -124,13 +126,13 @@ def run_job(
         try:
             work_dir.mkdir(parents=True, exist_ok=True)
             with _quiet():
-                hook = _Course(job, course, rank, progress)
+                hook = _Course(job, course, rank, progress, start_s)
                 runner = _runner(job, network, batches, iterations, work_dir, checkpoint, launcher, hook)
                 runner.train()
         except OSError as error:
             reason = error.strerror or error
             raise WorkspaceError(f"{work_dir} cannot be written: {reason}; choose another --work-dir") from error
-        if rank != 0:
+        if rank != 0 or runner.train_loop.stop_training:
             return None
         path = work_dir / f"{job.name}.safetensors"
         figures = job.evaluate(network)
@@ -290,15 +292,16 @@ class _Course(Hook):
 
     priority = "LOW"
 
-    def __init__(self, job: Job, course: str, rank: int, progress: Progress) -> None:
+    def __init__(self, job: Job, course: str, rank: int, progress: Progress, start_s: float) -> None:
         self.job, self.plan, self.course, self.rank, self.progress = job, job.plan, course, rank, progress
+        self.start_s = start_s
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what a network draws while it is trained, such as dropout."""
         torch.manual_seed(seed_of(self.plan.seed, self.rank, batch_idx))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Report, stop what has diverged, validate."""
+        """Report, stop what has diverged, validate, stop when time is over."""
         done, total = batch_idx + 1, runner.max_iters
         if self.rank == 0 and (self.every_n_train_iters(runner, self.plan.log_every) or done == total):
             self.progress(f"train {self.job.name}", done, total)
@@ -308,10 +311,22 @@ class _Course(Hook):
             )
         if self.rank == 0 and self.every_n_train_iters(runner, self.plan.val_every) and done < total:
             self._validate(runner, done)
+        if self.every_n_train_iters(runner, self.plan.checkpoint_every) and done < total and self._time_is_over():
+            runner.train_loop.stop_training = True
+            if self.rank == 0:
+                _log.warning("%s was trained for %d of %d iterations; go on with --resume", self.job.name, done, total)
+
+    def _time_is_over(self) -> bool:
+        """Tell whether the first process's minutes are over; processes that train together stop together."""
+        if self.plan.minutes is None:
+            return False
+        over = torch.tensor(float(time.monotonic() - self.start_s >= 60 * self.plan.minutes))
+        broadcast(over)
+        return bool(over)
 
     def after_train(self, runner: Runner) -> None:
         """Validate at the end."""
-        if self.rank == 0:
+        if self.rank == 0 and not runner.train_loop.stop_training:
             self._validate(runner, runner.max_iters)
 
     def _validate(self, runner: Runner, done: int) -> None:

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 def load_voxelpose(path: Path | None = None) -> VoxelPose:
-    """Read networks and their weights, by default those that ship.
+    """Read networks and their weights, by default those that ship; they run on a GPU where there is one.
 
     Raises:
         FormatError: The file is missing, broken, or holds other networks.
@@ -48,7 +48,7 @@ def load_voxelpose(path: Path | None = None) -> VoxelPose:
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not hold weights of VoxelPose; train some by configs/voxelpose") from error
     load_weights(network, path)
-    return network.eval()
+    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def fuse_voxels(
@@ -159,20 +159,23 @@ def _seen_by(
     seen: Detections, shown: np.ndarray, cameras: Sequence[Camera], room: Space, network: VoxelPose, least: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the joints (n, J, 3) of whom the network sees at each instant, and their standard deviation."""
+    device = next(network.parameters()).device
     views = views_of(cameras)
     focal = np.array([camera.focal_px for camera in cameras])[:, None]
     height = torch.from_numpy(seen.height_px / focal).float() * views.cells_per_unit[:, None]
     amplitude = torch.from_numpy(np.where(shown[..., None], seen.score, 0.0)).float()
-    maps = render(in_cells(views, cameras, seen.xy_px), amplitude, height)
+    xy = in_cells(views, cameras, seen.xy_px)
+    maps, views = render(xy.to(device), amplitude.to(device), height.to(device)), views.to(device)
     found = network.find(maps, views, room)
     instant, place = torch.nonzero(found.score >= least, as_tuple=True)
-    center = torch.from_numpy(room.to_world(found.cell[instant, place].numpy()).astype(np.float32))
+    center = room.to_world(found.cell[instant, place].cpu().numpy())
     if not len(instant):
         none = np.zeros((0, len(network.joints), 3))
         return [(none, none)] * len(maps)
-    posed = network.pose(maps, views, torch.from_numpy(room.axes.astype(np.float32)), instant, center)
-    xyz, sigma = posed.xyz_m.double().numpy(), posed.sigma_m.double().numpy()
-    own = [(instant == t).numpy() for t in range(len(maps))]
+    axes, center_m = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (room.axes, center))
+    posed = network.pose(maps, views, axes, instant, center_m)
+    xyz, sigma = posed.xyz_m.cpu().double().numpy(), posed.sigma_m.cpu().double().numpy()
+    own = [(instant == t).cpu().numpy() for t in range(len(maps))]
     return [(xyz[i], sigma[i]) for i in own]
 
 

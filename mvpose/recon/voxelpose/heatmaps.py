@@ -7,7 +7,7 @@ lens is taken into account where keypoints are few and voxels are many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -43,6 +43,17 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.P)
+
+    def to(self, device: torch.device) -> Views:
+        """Return the same on a device."""
+        return Views(*(getattr(self, f.name).to(device) for f in fields(Views)))
+
+    def place(self, v: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where world points (..., 3) lie in view v: cells (..., 2), depth in metres, and whether it sees them."""
+        camera = points @ self.P[v, :, :3].T + self.P[v, :, 3]
+        depth = camera[..., 2]
+        xy = camera[..., :2] / depth.clamp(min=_MIN_DEPTH_M)[..., None]
+        return xy, depth, ((xy >= -0.5) & (xy <= self.size[v] - 0.5)).all(-1) & (depth > _MIN_DEPTH_M)
 
 
 def views_of(cameras: Sequence[Camera]) -> Views:
@@ -125,10 +136,7 @@ def gather(maps: Tensor, views: Views, points: Tensor) -> Tensor:
     count = maps.new_zeros(len(points), points.shape[1])
     with torch.no_grad():
         for v in range(V):
-            place = points @ views.P[v, :, :3].T + views.P[v, :, 3]
-            depth = place[..., 2]
-            xy = place[..., :2] / depth.clamp(min=_MIN_DEPTH_M)[..., None]
-            seen = ((xy >= -0.5) & (xy <= views.size[v] - 0.5)).all(-1) & (depth > _MIN_DEPTH_M)
+            xy, _, seen = views.place(v, points)
             # Places far outside the heatmap read 0.
             grid = torch.where(seen[..., None], xy * (2 / (SIZE - 1)) - 1, 3.0)[:, None].expand(B, -1, -1, -1)
             total += functional.grid_sample(maps[:, v], grid, align_corners=True)[:, :, 0]

@@ -74,6 +74,17 @@ def test_people_are_found_where_they_are(plain):
     assert np.nanmedian(poses.reprojection_px) < 30
 
 
+def test_people_are_found_wherever_the_networks_are(elsewhere):
+    """A GPU that is not there: what runs on it is all there, and the results are the CPU's."""
+    world, tracks = world_of(2, seconds=1.0, noise=DetectorNoise())
+    network = load_voxelpose()
+    near, _ = fuse_voxels(tracks, world.rig, network)
+    elsewhere(network)
+    far, _ = fuse_voxels(tracks, world.rig, network)
+    assert np.array_equal(near.xyz_m, far.xyz_m, equal_nan=True)
+    assert np.array_equal(near.cov_m2, far.cov_m2, equal_nan=True)
+
+
 def test_a_person_whom_one_view_shows_is_not_invented(plain):
     world, tracks = world_of(2)
     one = next(t for t in tracks.tracklets if t.camera == "cam02")

@@ -1,4 +1,4 @@
-"""Training of VoxelPose: rooms of people drawn on the way, weights out."""
+"""Training of VoxelPose: rooms of people drawn on the way, where the network is; weights out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ from mvpose.recon.voxelpose.networks import Kind
 from mvpose.recon.voxelpose.pretrained import WEIGHTS
 from mvpose.recon.voxelpose.train.config import Training, read_training
 from mvpose.recon.voxelpose.train.losses import finder_loss, poser_loss
-from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, cropped, draw_rig, draw_scenes, of_people
-from mvpose.training.folder import MotionFolder, seed_of
+from mvpose.recon.voxelpose.train.scenes import (
+    Recipe,
+    Scenes,
+    Stage,
+    cropped,
+    draw_rig,
+    draw_scenes,
+    of_people,
+    stage_of,
+)
+from mvpose.training.folder import MotionFolder, Split, seed_of
 from mvpose.training.motions import MotionBank
 from mvpose.training.runner import Job, Progress, run_job
 from mvpose.training.weights import load_weights
@@ -74,27 +83,42 @@ def run_config(
     return run_job(job, work_dir, progress, resume=resume, launcher=launcher)
 
 
-class Rooms(Dataset[dict[str, Any]]):
-    """Batches of rooms that are drawn when they are asked for: number i is the same one always, whoever asks."""
+@dataclass(frozen=True)
+class Batch:
+    """What decides a batch of scenes; they are drawn where the network is.
 
-    def __init__(
-        self, bank: MotionBank, recipe: Recipe, batch: int, count: int, stream: tuple[int, ...], first: int = 0
-    ) -> None:
-        self.bank, self.recipe, self.batch, self.count = bank, recipe, batch, count
-        self.stream, self.first = stream, first
+    Attributes:
+        stage: Before which rig.
+        seed: Of all else.
+    """
+
+    stage: Stage
+    seed: int
+
+    def drawn(self, bank: MotionBank, recipe: Recipe, count: int) -> Scenes:
+        """Draw the scenes on the bank's device."""
+        generator = torch.Generator(bank.xyz_m.device).manual_seed(self.seed)
+        return draw_scenes(generator, bank, recipe, count, self.stage)
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """Batches, each before a rig of its own: number i is the same one always, whoever asks."""
+
+    def __init__(self, recipe: Recipe, count: int, stream: tuple[int, ...], first: int = 0) -> None:
+        self.recipe, self.count, self.stream, self.first = recipe, count, stream, first
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Draw batch ``index``; the runner's model takes what it holds by keyword."""
-        return {} if index < self.first else {"batch": self.draw(index)}
+        """Lay out batch ``index``; the runner's model takes what it holds by keyword."""
+        return {} if index < self.first else {"batch": self.lay_out(index)}
 
-    def draw(self, index: int) -> Scenes:
-        """Draw batch ``index``, before a rig of its own."""
+    def lay_out(self, index: int) -> Batch:
+        """Lay out batch ``index``."""
         generator = torch.Generator().manual_seed(seed_of(*self.stream, index))
         rig = draw_rig(generator, self.recipe) if self.recipe.rig is None else _own_rig(self.recipe.rig)
-        return draw_scenes(generator, self.bank, self.recipe, self.batch, rig)
+        return Batch(stage_of(rig), int(torch.randint(2**31, (1,), generator=generator)))
 
 
 @lru_cache(maxsize=1)
@@ -120,17 +144,20 @@ class _VoxelPoseJob(Job):
 
     def batches(self, rank: int, count: int, first: int) -> Dataset[dict[str, Any]]:
         training = self.training
-        val = self._rooms("val", -(-training.val_scenes // training.batch), (_VAL,))
-        self.val = [val.draw(index) for index in range(len(val))]
-        return self._rooms("train", count, (training.seed, rank), first)
+        val = Batches(training.recipe, -(-training.val_scenes // training.batch), (_VAL,))
+        bank = self.data.bank("val")
+        # By the CPU, so that they are the same rooms wherever the training runs.
+        self.val = [self._drawn(val.lay_out(index), bank, "val") for index in range(len(val))]
+        batches = Batches(training.recipe, count, (training.seed, rank), first)
+        self.bank = self.data.bank("train")
+        self._drawn(batches.lay_out(0), self.bank, "train")
+        return batches
 
-    def _rooms(self, split: Any, count: int, stream: tuple[int, ...], first: int = 0) -> Rooms:
-        rooms = Rooms(self.data.bank(split), self.training.recipe, self.training.batch, count, stream, first)
+    def _drawn(self, batch: Batch, bank: MotionBank, split: Split) -> Scenes:
         try:
-            rooms.draw(0)
+            return batch.drawn(bank, self.training.recipe, self.training.batch)
         except ValueError as error:
             raise FormatError(f"{self.data.path}, {split}: {error}") from error
-        return rooms
 
     def build(self) -> nn.Module:
         training = self.training
@@ -142,8 +169,11 @@ class _VoxelPoseJob(Job):
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
 
-    def loss(self, network: nn.Module, batch: Scenes) -> Tensor:
-        scenes = batch.to(next(network.parameters()).device)
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        self.bank = self.bank.to(next(network.parameters()).device)
+        return self._loss_of(network, batch.drawn(self.bank, self.training.recipe, self.training.batch))
+
+    def _loss_of(self, network: nn.Module, scenes: Scenes) -> Tensor:
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
         room, person = of_people(generator, scenes, self.training.people)
         with torch.autocast(scenes.maps.device.type, torch.bfloat16, enabled=self.plan.autocast == "bf16"):
@@ -154,7 +184,7 @@ class _VoxelPoseJob(Job):
         return loss
 
     def evaluate(self, network: nn.Module) -> Figures:
-        return evaluate(cast(VoxelPose, network), self.val, self.loss)
+        return evaluate(cast(VoxelPose, network), self.val, self._loss_of)
 
     def describe(self, figures: Figures) -> str:
         return str(figures)

@@ -2,12 +2,13 @@
 
 Real motion, by one person a clip, is put at random places; detectors err as measured (``mvpose.training.noise``),
 invent people and miss people, and cameras see slightly different instants, as after a synchronisation that is not
-perfect. A batch is of one rig, whose heatmaps and room are laid out once for all of its scenes.
+perfect. A batch is of one rig, whose heatmaps and room are laid out once for all of its scenes: by numpy, since that is
+little work. Everything else is drawn on the device where the generator and the motions are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.training.motions import MotionBank
 from mvpose.training.noise import Occlusion, observe
+
+_CANDIDATES = 400  # places on a room's floor
+_TAKEN = 1e-6  # chance of a place where somebody stands, times that of another: for rooms that are full
 
 HIPS = CLIP_SKELETON.indices(["left_hip", "right_hip"])
 
@@ -63,6 +67,24 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Where scenes take place: what one rig sees.
+
+    Attributes:
+        views: Heatmaps of its cameras.
+        room: Where people are looked for.
+    """
+
+    views: Views
+    room: Space
+
+
+def stage_of(rig: CameraRig) -> Stage:
+    """Lay out the heatmaps and the room of a rig."""
+    return Stage(views_of(rig.cameras), room_of(rig))
+
+
+@dataclass(frozen=True)
 class Scenes:
     """B rooms of people before one rig, and the truth.
 
@@ -90,27 +112,30 @@ class Scenes:
     @property
     def root_cell(self) -> Tensor:
         """(B, P, 3) the same, in voxels of the room from the first one's centre."""
-        first = torch.from_numpy(self.room.to_world(np.zeros(3)).astype(np.float32)).to(self.axes.device)
+        first = torch.as_tensor(self.room.to_world(np.zeros(3)), dtype=torch.float32, device=self.axes.device)
         return (self.root_m - first) @ self.axes.T / self.room.voxel_m
 
     def to(self, device: torch.device) -> Scenes:
         """Return the same on a device."""
-        views = Views(*(getattr(self.views, f.name).to(device) for f in fields(Views)))
         maps, xyz_m, there, axes = (x.to(device) for x in (self.maps, self.xyz_m, self.there, self.axes))
-        return Scenes(maps, views, self.room, xyz_m, there, axes)
+        return Scenes(maps, self.views.to(device), self.room, xyz_m, there, axes)
 
 
-def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, rig: CameraRig) -> Scenes:
-    """Draw people before a rig.
+def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, stage: Stage) -> Scenes:
+    """Draw people before a rig, on the generator's device, where the bank must be.
 
     Raises:
         ValueError: No clip of the bank is long enough.
     """
+    with generator.device:  # where all that is made anew goes
+        return _scenes(generator, bank, recipe, count, stage)
 
+
+def _scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, stage: Stage) -> Scenes:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
-    room, views = room_of(rig), views_of(rig.cameras)
+    room, views = stage.room, stage.views.to(generator.device)
     V, P = len(views), recipe.people[1]
     number = torch.randint(recipe.people[0], P + 1, (count,), generator=generator)
     there = torch.arange(P)[None] < number[:, None]
@@ -134,9 +159,9 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
     angle = uniform(0, 2 * torch.pi, count * P)
     c, s, zero = angle.cos(), angle.sin(), torch.zeros(count * P)
     turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, torch.ones_like(c)], dim=-1).unflatten(-1, (3, 3))
-    up = torch.from_numpy(np.array(room.axes, dtype=np.float32))  # people's x, y, z along the room's axes
+    up = torch.as_tensor(room.axes, dtype=torch.float32)  # people's x, y, z along the room's axes
     xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ up).unflatten(0, (count, P))
-    xyz = xyz + _places(generator, room, rig, count, P, recipe.crowded)[:, :, None, None]
+    xyz = xyz + _places(generator, room, views, count, P, recipe.crowded)[:, :, None, None]
 
     maps, seen = _detected(
         generator, recipe, views, xyz[:, :, :-1], there, bank.stature_m[clip].view(count, P) * factor.view(count, P)
@@ -146,32 +171,34 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
     return Scenes(maps, views, room, truth, there, up)
 
 
-def _places(generator: torch.Generator, room: Space, rig: CameraRig, count: int, people: int, crowded: float) -> Tensor:
+def _places(generator: torch.Generator, room: Space, views: Views, count: int, people: int, crowded: float) -> Tensor:
     """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart.
 
     In a share of the scenes they are within 1 to 3 m of one place, as far as there is room for them.
     """
-    numbers = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-    half = np.array(room.cells[:2]) * room.voxel_m / 2
-    middle = np.array([*(room.center_m @ room.axes.T)[:2], 0.0])
-    candidates = middle + np.concatenate([numbers.uniform(-half, half, (400, 2)), np.zeros((400, 1))], axis=1)
-    hips = candidates @ room.axes + 0.9 * room.axes[2]
-    views = np.sum([camera.sees(hips) for camera in rig], axis=0)
-    weight = np.where(views >= 2, 1.0, 0.02)
-    ground = candidates @ room.axes
-    places = np.zeros((count, people, 3), dtype=np.float32)
-    for b in range(count):
-        free = weight.copy()
-        if numbers.random() < crowded:
-            middle_of_all = ground[numbers.choice(len(free), p=free / free.sum())]
-            apart = np.linalg.norm(ground - middle_of_all, axis=1)
-            free = np.where(apart < numbers.uniform(1.0, 3.0), free, free * 1e-6)
-        for p in range(people):
-            chosen = numbers.choice(len(free), p=free / free.sum())
-            places[b, p] = ground[chosen]
-            near = np.linalg.norm(ground - ground[chosen], axis=1) < numbers.uniform(0.3, 0.7)
-            free = np.where(near, free * 1e-6, free)
-    return torch.from_numpy(places)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    axes = torch.as_tensor(room.axes, dtype=torch.float32)
+    middle = torch.as_tensor(room.center_m @ room.axes.T, dtype=torch.float32)
+    half = torch.tensor(room.cells) * (room.voxel_m / 2)
+    level = torch.tensor([1.0, 1.0, 0.0])
+    ground = (middle + half * uniform(-1, 1, _CANDIDATES, 3)) * level @ axes
+    hips = ground + 0.9 * axes[2]
+    seen = torch.stack([views.place(v, hips)[2] for v in range(len(views))]).sum(0)
+    apart = torch.cdist(ground, ground)
+
+    free = torch.where(seen >= 2, 1.0, 0.02).double().expand(count, -1)
+    near = apart[torch.multinomial(free, 1, generator=generator)[:, 0]] < uniform(1.0, 3.0, count, 1)
+    anywhere = torch.rand(count, 1, generator=generator) >= crowded
+    free = torch.where(near | anywhere, free, free * _TAKEN)
+    places = []
+    for _ in range(people):
+        chosen = torch.multinomial(free, 1, generator=generator)[:, 0]
+        places.append(ground[chosen])
+        free = torch.where(apart[chosen] < uniform(0.3, 0.7, count, 1), free * _TAKEN, free)
+    return torch.stack(places, dim=1)
 
 
 def _detected(
@@ -182,11 +209,9 @@ def _detected(
     ``xyz`` is (B, P, V, J, 3): each view's own instant.
     """
     B, P, V, J = xyz.shape[:4]
-    place = torch.einsum("vij,bpvkj->bvpki", views.P[:, :, :3], xyz) + views.P[:, None, None, :, 3]
-    depth = place[..., 2]
-    xy = place[..., :2] / depth.clamp(min=0.1)[..., None]
+    placed = [views.place(v, xyz[:, :, v]) for v in range(V)]
+    xy, depth, inside = (torch.stack(values, dim=1) for values in zip(*placed, strict=True))  # (B, V, P, J)
     size = views.size[:, None, None]
-    inside = ((xy >= -0.5) & (xy <= size - 0.5)).all(-1) & (depth > 0.1)
     height = views.cells_per_unit[:, None] * stature_m[:, None] / depth.mean(-1).clamp(min=0.1)  # (B, V, P)
     invented = there[:, None] & torch.zeros(B, V, P, dtype=torch.bool)
     if recipe.false_people > 0:

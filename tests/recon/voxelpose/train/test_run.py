@@ -11,10 +11,11 @@ from mvpose.errors import FormatError
 from mvpose.recon.voxelpose.fuse import load_voxelpose
 from mvpose.recon.voxelpose.train.config import read_training
 from mvpose.recon.voxelpose.train.losses import _gaussians, _marked_error
-from mvpose.recon.voxelpose.train.run import run_config
+from mvpose.recon.voxelpose.train.run import _VoxelPoseJob, run_config
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import CMU21, generate_motion
 from mvpose.synthetic.rigs import ring_rig
+from mvpose.training.folder import MotionFolder
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "voxelpose"
 TINY = ["scenes=4", "batch=2", "people=2", "part=16", "cube_cells=8", "width=8", "val_scenes=2", "threads=1"]
@@ -65,12 +66,43 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(kind, motion, 
     assert 0 <= figures.recall <= 1
 
 
+def test_a_training_in_parts_ends_as_one_in_one_go(motion, tmp_path, caplog):
+    whole, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "whole", silent, options=TINY)
+    short = [*TINY, "minutes=1e-6"]
+    assert run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=short) is None
+    assert "voxelpose was trained for 1 of 2 iterations; go on with --resume" in caplog.text
+    assert not (tmp_path / "parts" / "voxelpose.safetensors").exists()
+    parts, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=short, resume=True)
+    one, two = load_voxelpose(whole), load_voxelpose(parts)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
 def test_a_network_can_be_trained_on_ones_own_rig(motion, tmp_path):
     calib = tmp_path / "calib.json"
     write_rig(ring_rig(3), calib)
     options = [*TINY, f"recipe=dict(rig={str(calib)!r})".replace("dict(rig=", "{'rig': ").replace(")", "}")]
     path, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "work", silent, options=options)
     assert path.name == "voxelpose.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["planes", "cubes"])
+def test_scenes_are_drawn_and_learned_from_where_the_network_is(kind, motion, elsewhere):
+    """A GPU that is not there: no tensor stays behind or is made on the CPU, and all numbers are the CPU's."""
+    training = read_training(CONFIGS / "planes.py", [*TINY, f"voxelpose={kind}"])
+    job = _VoxelPoseJob(training, MotionFolder(motion), "")
+    batch = job.batches(0, 2, 0).lay_out(1)
+    network = job.build()
+    torch.manual_seed(0)
+    near, figures = job.loss(network, batch), job.evaluate(network)
+    device = elsewhere(network)
+    assert batch.drawn(job.bank.to(device), training.recipe, 2).maps.device == device
+    torch.manual_seed(0)
+    far = job.loss(network, batch)
+    far.backward()
+    assert far.device == device
+    assert far.item() == near.item()
+    assert all(parameter.grad.device == device for parameter in network.parameters())
+    assert job.evaluate(network) == figures
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvpose.recon.voxelpose.heatmaps import gather
-from mvpose.recon.voxelpose.train.scenes import HIPS, Recipe, cropped, draw_rig, draw_scenes, of_people
+from mvpose.recon.voxelpose.train.scenes import HIPS, Recipe, cropped, draw_rig, draw_scenes, of_people, stage_of
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.noise import DetectorNoise
@@ -28,7 +28,7 @@ def bank():
 
 
 def drawn(bank, recipe, count=4, rig=None, seed=0):
-    return draw_scenes(torch.Generator().manual_seed(seed), bank, recipe, count, rig or ring_rig(4))
+    return draw_scenes(torch.Generator().manual_seed(seed), bank, recipe, count, stage_of(rig or ring_rig(4)))
 
 
 def test_without_noise_every_joint_shines_in_the_voxel_where_it_is(bank):

@@ -1,0 +1,107 @@
+"""A second device, made up: what runs there takes part in every calculation, and the CPU's tensors in none.
+
+A GPU refuses tensors that were left behind on the CPU, or were made there; so does this, on a machine without a GPU.
+Numbers are calculated by the CPU and are the same as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+ELSEWHERE = torch.device("cuda", 0)  # torch knows it by name, whether it is there or not
+
+
+class Far(torch.Tensor):
+    """A tensor of the second device, round one of the CPU."""
+
+    @staticmethod
+    def __new__(cls, near: Tensor) -> Far:
+        far = torch.Tensor._make_wrapper_subclass(
+            cls, near.size(), strides=near.stride(), storage_offset=near.storage_offset(), dtype=near.dtype
+        )
+        far.near = near
+        return far
+
+    device = property(lambda self: ELSEWHERE)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        tensors: list[Tensor] = []
+        tree_map(lambda x: tensors.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
+        name = func.overloadpacket.__name__
+        # As on a GPU: numbers may come from the CPU, whole tensors may not, but for copies and indices.
+        left = [x for x in tensors if not isinstance(x, cls) and x.dim() > 0]
+        if left and not (name == "copy_" or ("index" in name and isinstance(args[0], cls))):
+            raise RuntimeError(f"{name} of tensors on two devices, {tuple(left[0].shape)} on the CPU")
+        found = func(*tree_map(_near, args), **tree_map(_near, kwargs))
+        if func._schema.is_mutable:
+            return args[0]
+        return found if name == "_local_scalar_dense" else tree_map(_far, found)
+
+    def numpy(self, **kwargs: Any) -> Any:
+        """Refuse, as a GPU's tensor does."""
+        raise TypeError("a tensor of another device is no array")
+
+    __array__ = numpy
+
+    def tolist(self) -> Any:
+        return self.near.tolist()
+
+
+def _near(x: Any) -> Any:
+    return x.near if isinstance(x, Far) else x
+
+
+def _far(x: Any) -> Any:
+    return Far(x) if isinstance(x, Tensor) and not isinstance(x, Far) else x
+
+
+class _Devices(TorchFunctionMode):
+    """Makes and moves tensors where they are asked for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = dict(kwargs or {})
+        if func is torch.Tensor.cpu:
+            return _near(args[0])
+        if func is torch.Tensor.to and isinstance(args[1], torch.device):
+            return _far(args[0]) if args[1] == ELSEWHERE else _near(args[0])
+        if kwargs.get("device") is None:
+            return func(*args, **kwargs)
+        return _far(func(*args, **kwargs)) if kwargs.pop("device") == ELSEWHERE else func(*args, **kwargs)
+
+
+class _Generator(torch.Generator):
+    """A source of randomness that says it is on a device."""
+
+    def __new__(cls, device: Any = "cpu") -> _Generator:
+        made = super().__new__(cls, "cpu")
+        made.where = torch.device(device)
+        return made
+
+    device = property(lambda self: self.where)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch) -> Iterator[Callable[[nn.Module], torch.device]]:
+    """Move networks to the second device; returns it."""
+
+    def move(network: nn.Module) -> torch.device:
+        for module in network.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = Far(parameter.detach()).requires_grad_()
+        return ELSEWHERE
+
+    monkeypatch.setattr(torch, "Generator", _Generator)
+    with _Devices():
+        yield move
