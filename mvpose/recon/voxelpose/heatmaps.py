@@ -49,7 +49,7 @@ class Views:
         return Views(*(getattr(self, f.name).to(device) for f in fields(Views)))
 
     def place(self, v: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where world points (..., 3) lie in view v: cells (..., 2), depth in metres, and whether it sees them."""
+        """Return the cells (..., 2) of world points (..., 3) in view v, their depth (metres), and if it sees them."""
         camera = points @ self.P[v, :, :3].T + self.P[v, :, 3]
         depth = camera[..., 2]
         xy = camera[..., :2] / depth.clamp(min=_MIN_DEPTH_M)[..., None]
