@@ -85,7 +85,7 @@ def fuse_voxels(
         for first in range(0, len(tracks.time_s), _BATCH):
             frames += _found(seen[first : first + _BATCH], rig.cameras, room, network)
             progress(min(first + _BATCH, len(tracks.time_s)), len(tracks.time_s))
-    names = follow(tracks.time_s, [frame.placed_m for frame in frames])
+    names = follow(tracks.time_s, [frame.placed_m for frame in frames], _shown_by(tracks, seen, frames))
     number, judged = judge(tracks, _by_tracklet(tracks, seen, frames, names), rig)
     names = [np.append(number, -1)[own] for own in names]
     people = int(number.max(initial=-1)) + 1
@@ -177,6 +177,18 @@ def _seen_by(
     xyz, sigma = posed.xyz_m.cpu().double().numpy(), posed.sigma_m.cpu().double().numpy()
     own = [(instant == t).cpu().numpy() for t in range(len(maps))]
     return [(xyz[i], sigma[i]) for i in own]
+
+
+def _shown_by(tracks: AlignedTracks, seen: Detections, frames: Sequence[People]) -> list[np.ndarray]:
+    """Return for each frame which tracklet (n, C) shows each of its people in each view; −1 where none does."""
+    tracklet = np.full(seen.height_px.shape, -1)  # (T, C, K)
+    for i, (one, k) in enumerate(zip(tracks.tracklets, slots_of(tracks).tolist(), strict=True)):
+        tracklet[one.start : one.stop, tracks.cameras.index(one.camera), k] = i
+    view = np.arange(len(tracks.cameras))
+    return [
+        np.where(frame.detection >= 0, own[view, frame.detection], -1)
+        for own, frame in zip(tracklet, frames, strict=True)
+    ]
 
 
 def _by_tracklet(

@@ -5,10 +5,15 @@ import pytest
 
 from mvpose.recon.track import continuity
 from mvpose.recon.voxelpose import follow as module
-from mvpose.recon.voxelpose.follow import follow
 
 TIME_S = np.arange(60) / 30.0
 BODY = np.random.default_rng(0).normal(0, 0.4, (13, 3))
+
+
+def follow(time_s, frames, tracks=None):
+    """Follow people of whom no 2D tracks are known, unless these are given."""
+    none = [np.full((len(own), 2), -1) for own in frames]
+    return module.follow(time_s, frames, none if tracks is None else tracks)
 
 
 def walking(start, velocity, t):
@@ -35,6 +40,21 @@ def test_people_who_cross_keep_their_names():
     people = [[(0, walking([-2, 0.4, 1], [2, 0, 0], t)), (1, walking([2, -0.4, 1], [-2, 0, 0], t))] for t in TIME_S]
     frames, truth = shuffled(people)
     assert same(follow(TIME_S, frames), truth)
+
+
+def test_2d_tracks_tell_people_who_meet_while_one_is_not_found():
+    """Where they are 0.3 m apart, one alone is found, between them, for a quarter of a second; then they part."""
+    frames, truth, tracks = [], [], []
+    for t in TIME_S:
+        aside = max(0.15, abs(t - 1.0))
+        pair = [walking([0, aside, 1], [0, 0, 0], t), walking([0, -aside, 1], [0, 0, 0], t)]
+        lost = 0.9 < t < 1.15
+        frames.append(np.stack([walking([0, 0.02, 1], [0, 0, 0], t)] if lost else pair))
+        truth.append(np.array([1] if lost else [0, 1]))
+        tracks.append(np.array([[-1, 8]] if lost else [[3, 4], [7, 8]]))
+    names = follow(TIME_S, frames, tracks)
+    assert same(names, truth)
+    assert not same(follow(TIME_S, frames), truth)
 
 
 def test_whoever_is_not_found_for_a_second_goes_on_as_the_same():
