@@ -105,6 +105,17 @@ def test_nobody_and_keypoints_without_hips_are_refused_in_words(plain):
         fuse_voxels(hands, world.rig, plain)
 
 
+def test_keypoints_of_few_joints_are_said_to_find_fewer_people(caplog):
+    world, tracks = world_of(1)
+    joints = ["nose", "left_hip", "right_hip"]
+    own = tracks.skeleton.indices(joints)
+    few = [
+        replace(t, xy_px=t.xy_px[:, own], score=t.score[:, own], sigma_px=t.sigma_px[:, own]) for t in tracks.tracklets
+    ]
+    fuse_voxels(replace(tracks, tracklets=tuple(few), skeleton=skeleton_of(joints)), world.rig, load_voxelpose())
+    assert "the keypoints have 3 of the 13 joints by which VoxelPose finds people" in caplog.text
+
+
 def test_what_ships_finds_people_of_measured_noise():
     """Measured: see the model card; a studio of four cameras and two people, half of a second."""
     world, tracks = world_of(2, seconds=1.0, noise=DetectorNoise())
