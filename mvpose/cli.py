@@ -179,8 +179,8 @@ def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
     return attach
 
 
-class _Finite(click.FloatRange):
-    """A number within bounds; "nan" and "inf" are none."""
+class _Finite(click.types.FloatParamType):
+    """A number; "nan" and "inf" are none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse and check."""
@@ -188,6 +188,10 @@ class _Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
+
+
+class _FiniteRange(_Finite, click.FloatRange):
+    """A number within bounds."""
 
 
 _PATH = click.Path(path_type=Path)
@@ -220,7 +224,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "sync": click.option("--no-sync", is_flag=True, help="Take every camera's own time as it stands."),
     "fps": click.option(
         "--fps",
-        type=_Finite(0, 1000, min_open=True),
+        type=_FiniteRange(0, 1000, min_open=True),
         metavar="F",
         help="3D poses a second.  [default: the reference camera's]",
     ),
