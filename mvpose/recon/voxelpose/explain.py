@@ -12,7 +12,7 @@ from mvpose.calib.camera import Camera
 from mvpose.geometry import projection_matrices
 from mvpose.recon.align import MIN_JOINTS
 from mvpose.recon.triangulate import normalise, triangulate_points
-from mvpose.recon.voxelpose.polish import SURE_VIEWS, WILD_M
+from mvpose.recon.voxelpose.polish import WILD_M
 
 NEAR_HEIGHTS = 0.15
 """A view supports a joint if its detection is nearer to it than this, in units of the person's height in the image."""
@@ -158,8 +158,7 @@ def _placed(
         projection_matrices(cameras), x.reshape(-1, *x.shape[2:]), sigma.reshape(-1, len(cameras))
     )
     placed = flat.xyz_m.reshape(xyz.shape)
-    sure = (flat.used.sum(axis=1) >= SURE_VIEWS).reshape(xyz.shape[:-1])
-    believed = (np.linalg.norm(placed - xyz, axis=-1) <= WILD_M) | sure
+    believed = np.linalg.norm(placed - xyz, axis=-1) <= WILD_M
     return np.where(believed[..., None], placed, xyz), believed
 
 

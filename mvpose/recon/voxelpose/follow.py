@@ -104,7 +104,7 @@ def _stretches(time_s: np.ndarray, frames: Sequence[np.ndarray], tracks: Sequenc
 def _changed(tracks: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Return in which share (...) of the views that show both they are not shown by the same tracks (..., C)."""
     both = (tracks >= 0) & (before >= 0)
-    return (both & (tracks != before)).sum(axis=-1) / np.maximum(both.sum(axis=-1), 1)
+    return (both & (tracks != before)).sum(axis=-1) / np.maximum(both.sum(axis=-1), 2)  # one alone decides nothing
 
 
 def _linked(time_s: np.ndarray, frames: Sequence[np.ndarray], stretch: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -76,15 +76,11 @@ def test_what_one_view_alone_shows_stays_the_network_s_guess(found, views, sigma
     assert error_m(polished, truth)[~kept].max() < 1e-6
 
 
-def test_keypoints_of_somebody_else_are_believed_of_three_views_and_not_of_two(found):
+def test_keypoints_of_somebody_else_are_not_believed(found):
     rig, truth, poses, aligned = found
     elsewhere = truth.copy()
     elsewhere[1, 0, 5, 0] += WILD_M + 0.1
     xy = np.stack([camera.project(elsewhere) for camera in rig], axis=1)
-    polished = polish(poses, replace(aligned, xy_px=xy), rig)
-    assert error_m(polished, elsewhere).max() < 1e-6
-    assert polished.n_views[1, 0, 5] >= 3
-    xy[1, 2:, 0, 5] = np.nan
     polished = polish(poses, replace(aligned, xy_px=xy), rig)
     assert np.array_equal(polished.xyz_m[1, 0, 5], poses.xyz_m[1, 0, 5])
     error = elsewhere[1, 0, 5] - poses.xyz_m[1, 0, 5]  # if the views are right after all
