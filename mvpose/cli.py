@@ -140,7 +140,9 @@ def main() -> None:
         click.echo(f"error: {_one_line(what)}", err=True)
         sys.exit(3)
     except click.exceptions.Abort:
-        click.echo("interrupted; run the same command again to go on where it stopped", err=True)
+        click.echo(
+            "interrupted; run the same command again to go on where it stopped, a training with --resume", err=True
+        )
         sys.exit(130)
     except click.ClickException as error:
         error.show()

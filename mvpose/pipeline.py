@@ -497,10 +497,17 @@ def _built(aligned: AlignedKeypoints, rig: CameraRig, settings: Settings) -> Bui
 def _built_of_voxels(
     tracks: AlignedTracks, rig: CameraRig, settings: Settings, progress: Progress = no_progress
 ) -> Built:
-    from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose  # torch
+    import torch
+
+    from mvpose.recon.voxelpose.fuse import fuse_voxels, load_voxelpose
     from mvpose.recon.voxelpose.polish import polish
 
-    poses, aligned = fuse_voxels(tracks, rig, load_voxelpose(settings.weights), _telling("voxels", progress))
+    try:
+        poses, aligned = fuse_voxels(tracks, rig, load_voxelpose(settings.weights), _telling("voxels", progress))
+    except torch.OutOfMemoryError as error:
+        raise ReconstructionError(
+            "the GPU has too little memory for VoxelPose; set CUDA_VISIBLE_DEVICES= to let the CPU do it"
+        ) from error
     if settings.polish:
         poses = polish(poses, aligned, rig)
     return Built(smooth(poses) if settings.smooth else poses, aligned)

@@ -7,3 +7,4 @@ batch = 8
 people = 16
 part = 80
 learning_rate = 1e-4
+workers = 2

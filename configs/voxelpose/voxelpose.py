@@ -6,3 +6,4 @@ scenes = 400_000
 people = 6
 part = 80
 learning_rate = 1e-4
+workers = 2

@@ -17,7 +17,7 @@ from mvpose.poses import Poses3D
 from mvpose.recon.scores import Matches, PoseScores, match_poses, pooled_scores
 from mvpose.recon.voxelpose.fuse import LEAST_SCORE
 from mvpose.recon.voxelpose.model import VoxelPose
-from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, draw_rig, draw_scenes, stage_of
+from mvpose.recon.voxelpose.train.scenes import Recipe, Scenes, draw_scenes, draw_stage, stage_of
 from mvpose.training.motions import MotionBank
 
 RECIPE = Recipe(people=(1, 4), noise=(1.0, 1.0), missing_person=0.05, absent=0.0, stature=(1.0, 1.0), crowded=0.5)
@@ -29,7 +29,7 @@ FRAMES = 64
 
 def unseen_rig(number: int) -> CameraRig:
     """Draw a rig that no training has drawn."""
-    return draw_rig(torch.Generator().manual_seed(_STREAM + number), Recipe(cameras=(3, 8)))
+    return draw_stage(torch.Generator().manual_seed(_STREAM + number), Recipe(cameras=(3, 8))).rig
 
 
 def run_rig(network: VoxelPose, bank: MotionBank, rig: CameraRig, frames: int, seed: int = 0) -> list[Matches]:

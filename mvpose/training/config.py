@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -25,10 +26,10 @@ class Plan:
         half: Whether the weights are written in 16 bits.
         seed: Of weights and batches.
         val_every: Iterations between validations.
-        checkpoint_every: Iterations between checkpoints, of which the last one is kept.
+        checkpoint_every: Iterations between checkpoints, of which the last two are kept: one is whole.
         log_every: Iterations between lines in the log.
         threads: Of torch; as many as it likes if None.
-        workers: Processes that draw batches; with none the training does so itself.
+        workers: Processes that draw batches, or lay out what is drawn by the network; with none the training does.
         minutes: The training stops at the first checkpoint after so long, to be resumed; None: when it is done.
     """
 
@@ -52,6 +53,14 @@ class Plan:
 
 
 _AUTOCASTS = ("none", "bf16")
+
+
+def command_of(config: Path, plan: Plan, options: Sequence[str]) -> str:
+    """Return the command that makes a plan's weights again; where motions and results lie is nobody else's."""
+    place = config.name if config.is_absolute() else config.as_posix()
+    aside = {f.name for f in fields(plan) if not f.metadata.get("course", True)}
+    own = [option for option in options if option.partition("=")[0] not in aside]
+    return shlex.join(["mvpose", "train", place, "--seed", str(plan.seed), *(w for o in own for w in ("--option", o))])
 
 
 def read_values(path: Path, options: Sequence[str], seed: int | None) -> dict[str, Any]:

@@ -38,10 +38,12 @@ def observe(
     noise: DetectorNoise,
     occlusion: Occlusion,
 ) -> tuple[Tensor, Tensor]:
-    """Turn true projections into what a detector reports, on the device where they are.
+    """Turn true projections into what a detector reports.
+
+    Elsewhere than on the CPU, call it within ``with xy_px.device:``, where all that it makes anew goes then.
 
     Args:
-        generator: Source of randomness, on that device.
+        generator: Source of randomness, on the device of ``xy_px``.
         xy_px: (V, T, J, 2) true pixels of one person in V views; NaN where out of view.
         height_px: (V, T) the person's standing height at that distance, pixels.
         time_s: (V, T) true times of the frames, seconds, increasing.
@@ -52,19 +54,6 @@ def observe(
     Returns:
         ``xy_px`` (V, T, J, 2), NaN where missing, and ``score`` (V, T, J), 0 where missing.
     """
-    with xy_px.device:  # where all that is made anew goes
-        return _observed(generator, xy_px, height_px, time_s, scale, noise, occlusion)
-
-
-def _observed(
-    generator: torch.Generator,
-    xy_px: Tensor,
-    height_px: Tensor,
-    time_s: Tensor,
-    scale: Tensor,
-    noise: DetectorNoise,
-    occlusion: Occlusion,
-) -> tuple[Tensor, Tensor]:
     hidden = _hidden(generator, xy_px, occlusion)[:, None]  # (V, 1, J)
     error = _errors(generator, time_s) * scale[:, None, None, None]
     error = error * torch.where(hidden, noise.occluded_error, 1.0)[..., None]

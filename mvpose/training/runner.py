@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import secrets
 import time
@@ -134,12 +135,11 @@ def run_job(
             raise WorkspaceError(f"{work_dir} cannot be written: {reason}; choose another --work-dir") from error
         if rank != 0 or runner.train_loop.stop_training:
             return None
-        path = work_dir / f"{job.name}.safetensors"
-        figures = job.evaluate(network)
+        path, figures = work_dir / f"{job.name}.safetensors", hook.figures
         metadata = {
             **job.metadata(iterations, count),
             "training": job.course(),
-            "val": {name: round(value, 6) for name, value in asdict(figures).items()},
+            "val": {name: round(value, 6) if math.isfinite(value) else None for name, value in asdict(figures).items()},
             "mvpose": __version__,
         }
         save_weights(network, path, metadata, half=plan.half)
@@ -224,7 +224,8 @@ def _runner(
     ]
     if warm_up:
         schedule.insert(0, {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "end": warm_up})
-    checkpoints = {"interval": plan.checkpoint_every, "by_epoch": False, "max_keep_ckpts": 1}
+    # Two, for the older one goes before the new one is written, and that may be cut off.
+    checkpoints = {"interval": plan.checkpoint_every, "by_epoch": False, "max_keep_ckpts": 2}
     backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
     return _Runner(
         model=_Model(job, network),
@@ -265,10 +266,14 @@ class _Runner(Runner):
         self.logger.info(f"mvpose {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Wrap as mmengine does, which takes it that processes that train together have a GPU each."""
+        """Wrap as mmengine does, which takes it that processes that train together have a GPU each.
+
+        A batch may leave parameters without a part in its loss: of rooms with nobody in them, nobody is posed.
+        """
         if self.distributed and not torch.cuda.is_available():
-            return MMDistributedDataParallel(module=model)
-        return super().wrap_model(model_wrapper_cfg, model)
+            return MMDistributedDataParallel(module=model, find_unused_parameters=True)
+        unused = {"type": "MMDistributedDataParallel", "find_unused_parameters": True}
+        return super().wrap_model(unused if self.distributed else model_wrapper_cfg, model)
 
 
 class _Model(BaseModel):
@@ -295,6 +300,7 @@ class _Course(Hook):
     def __init__(self, job: Job, course: str, rank: int, progress: Progress, start_s: float) -> None:
         self.job, self.plan, self.course, self.rank, self.progress = job, job.plan, course, rank, progress
         self.start_s = start_s
+        self.figures: Any = None  # of the last validation
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what a network draws while it is trained, such as dropout."""
@@ -330,15 +336,16 @@ class _Course(Hook):
             self._validate(runner, runner.max_iters)
 
     def _validate(self, runner: Runner, done: int) -> None:
-        figures = self.job.evaluate(_unwrapped(runner.model).network)
-        runner.visualizer.add_scalars({f"val/{name}": value for name, value in asdict(figures).items()}, step=done)
-        line = f"{self.job.name}, {done} of {runner.max_iters}: val {self.job.describe(figures)}"
+        self.figures = self.job.evaluate(_unwrapped(runner.model).network)
+        runner.visualizer.add_scalars({f"val/{name}": value for name, value in asdict(self.figures).items()}, step=done)
+        line = f"{self.job.name}, {done} of {runner.max_iters}: val {self.job.describe(self.figures)}"
         runner.logger.info(line)
         _log.info(line)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave plain numbers only: the log's buffers are objects, which torch rightly refuses to unpickle."""
-        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+        kept = {"keep_ckpt_ids": runner.message_hub.get_info("keep_ckpt_ids")}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": dict.fromkeys(kept, True)}
         checkpoint["course"] = self.course
 
 

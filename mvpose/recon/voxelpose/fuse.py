@@ -1,4 +1,4 @@
-"""Poses of a whole recording by VoxelPose: from aligned 2D tracks, whose identities it does not need."""
+"""Poses of a whole recording by VoxelPose: from aligned 2D tracks, which may break and be of anybody."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def fuse_voxels(
     have in common; those that the network lacks (a foot's, a hand's) are missing in the result.
 
     Args:
-        tracks: All cameras' 2D tracks on one timeline; which track is whose does not matter.
+        tracks: All cameras' 2D tracks on one timeline. Whose they are is not known; who is found in one place and is
+            shown by the same tracks as before is the same person.
         rig: Knows all of their cameras.
         network: VoxelPose.
         progress: Called with (frames done, all).

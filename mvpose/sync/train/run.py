@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from mvpose.sync.train.config import Training, read_training
 from mvpose.sync.train.dataset import Batch, Batches
 from mvpose.sync.train.metrics import join_decisions, score_decisions
 from mvpose.sync.train.rows import Row
+from mvpose.training.config import command_of
 from mvpose.training.folder import MotionFolder, Split
 from mvpose.training.motions import MotionBank
 from mvpose.training.runner import Job, Progress, run_job
@@ -83,10 +83,7 @@ def run_config(
 ) -> tuple[Path, Figures] | None:
     """Train what a config file says: ``read_training`` and ``train``, which describe all of it."""
     training = read_training(config, options, seed)
-    # What makes the weights again; where motions and results lie is nobody else's.
-    place = config.name if config.is_absolute() else config.as_posix()
-    words = [place, "--seed", str(training.seed), *(word for option in options for word in ("--option", option))]
-    command = shlex.join(["mvpose", "train", *words])
+    command = command_of(config, training, options)
     return train(training, MotionFolder(data), work_dir, progress, resume=resume, launcher=launcher, command=command)
 
 

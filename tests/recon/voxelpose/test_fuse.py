@@ -79,7 +79,7 @@ def test_people_are_found_wherever_the_networks_are(elsewhere):
     world, tracks = world_of(2, seconds=1.0, noise=DetectorNoise())
     network = load_voxelpose()
     near, _ = fuse_voxels(tracks, world.rig, network)
-    elsewhere(network)
+    elsewhere.enter(network)
     far, _ = fuse_voxels(tracks, world.rig, network)
     assert np.array_equal(near.xyz_m, far.xyz_m, equal_nan=True)
     assert np.array_equal(near.cov_m2, far.cov_m2, equal_nan=True)

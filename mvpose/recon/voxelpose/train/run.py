@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,11 +25,12 @@ from mvpose.recon.voxelpose.train.scenes import (
     Scenes,
     Stage,
     cropped,
-    draw_rig,
     draw_scenes,
+    draw_stage,
     of_people,
-    stage_of,
+    own_stage,
 )
+from mvpose.training.config import command_of
 from mvpose.training.folder import MotionFolder, Split, seed_of
 from mvpose.training.motions import MotionBank
 from mvpose.training.runner import Job, Progress, run_job
@@ -76,10 +76,7 @@ def run_config(
 ) -> tuple[Path, Figures] | None:
     """Train what a config file says: ``read_training`` and ``run_job``, which describe all of it."""
     training = read_training(config, options, seed)
-    # What makes the weights again; where motions and results lie is nobody else's.
-    place = config.name if config.is_absolute() else config.as_posix()
-    words = [place, "--seed", str(training.seed), *(word for option in options for word in ("--option", option))]
-    job = _VoxelPoseJob(training, MotionFolder(data), shlex.join(["mvpose", "train", *words]))
+    job = _VoxelPoseJob(training, MotionFolder(data), command_of(config, training, options))
     return run_job(job, work_dir, progress, resume=resume, launcher=launcher)
 
 
@@ -102,10 +99,10 @@ class Batch:
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Batches, each before a rig of its own: number i is the same one always, whoever asks."""
+    """Batches, each before another rig, or all before one's own: number i is the same always, whoever asks."""
 
-    def __init__(self, recipe: Recipe, count: int, stream: tuple[int, ...], first: int = 0) -> None:
-        self.recipe, self.count, self.stream, self.first = recipe, count, stream, first
+    def __init__(self, recipe: Recipe, own: Stage | None, count: int, stream: tuple[int, ...], first: int = 0) -> None:
+        self.recipe, self.own, self.count, self.stream, self.first = recipe, own, count, stream, first
 
     def __len__(self) -> int:
         return self.count
@@ -117,13 +114,13 @@ class Batches(Dataset[dict[str, Any]]):
     def lay_out(self, index: int) -> Batch:
         """Lay out batch ``index``."""
         generator = torch.Generator().manual_seed(seed_of(*self.stream, index))
-        rig = draw_rig(generator, self.recipe) if self.recipe.rig is None else _own_rig(self.recipe.rig)
-        return Batch(stage_of(rig), int(torch.randint(2**31, (1,), generator=generator)))
+        stage = draw_stage(generator, self.recipe) if self.own is None else self.own
+        return Batch(stage, int(torch.randint(2**31, (1,), generator=generator)))
 
 
-@lru_cache(maxsize=1)
-def _own_rig(path: str) -> CameraRig:
-    return read_rig(Path(path))
+def _digest(rig: CameraRig) -> str:
+    values = [(c.size_px, c.K.tolist(), c.dist.tolist(), c.cam_from_world.tolist(), c.model) for c in rig]
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 class _VoxelPoseJob(Job):
@@ -135,23 +132,39 @@ class _VoxelPoseJob(Job):
         self.plan = self.training = training
         self.data, self.command = data, command
         self.digest = data.digest()
+        rig = training.recipe.rig
+        self.own = None if rig is None else own_stage(read_rig(Path(rig)))
 
     def course(self) -> dict[str, Any]:
-        return {**self.training.course(), "data": self.digest}
+        return {
+            **self.training.course(),
+            "data": self.digest,
+            **({} if self.own is None else {"rig": _digest(self.own.rig)}),
+        }
 
     def iterations(self, processes: int) -> int:
         return max(self.training.scenes // (self.training.batch * processes), 1)
 
     def batches(self, rank: int, count: int, first: int) -> Dataset[dict[str, Any]]:
         training = self.training
-        val = Batches(training.recipe, -(-training.val_scenes // training.batch), (_VAL,))
-        bank = self.data.bank("val")
-        # By the CPU, so that they are the same rooms wherever the training runs.
-        self.val = [self._drawn(val.lay_out(index), bank, "val") for index in range(len(val))]
-        batches = Batches(training.recipe, count, (training.seed, rank), first)
+        if rank == 0:
+            self.val = self._val()
+        batches = Batches(training.recipe, self.own, count, (training.seed, rank), first)
         self.bank = self.data.bank("train")
         self._drawn(batches.lay_out(0), self.bank, "train")
         return batches
+
+    def _val(self) -> list[Scenes]:
+        """Draw the rooms to validate on: by the CPU, so that they are the same wherever the training runs."""
+        training, bank = self.training, self.data.bank("val")
+        batches = Batches(training.recipe, self.own, -(-training.val_scenes // training.batch), (_VAL,))
+        val = [self._drawn(batches.lay_out(index), bank, "val") for index in range(len(batches))]
+        if not any(scenes.there.any() for scenes in val):
+            raise FormatError(
+                f"nobody is seen by two cameras in the {training.val_scenes} rooms to validate on, so nothing can be "
+                "learned; is the calibration upright, and are recipe's people and missing_person meant so?"
+            )
+        return val
 
     def _drawn(self, batch: Batch, bank: MotionBank, split: Split) -> Scenes:
         try:
@@ -201,7 +214,7 @@ class _VoxelPoseJob(Job):
         }
 
 
-def evaluate(network: VoxelPose, val: list[Scenes], loss_of: Any) -> Figures:
+def evaluate(network: VoxelPose, val: Sequence[Scenes], loss_of: Callable[[nn.Module, Scenes], Tensor]) -> Figures:
     """Measure the networks on whole rooms."""
     was_training = network.training
     network.eval()

@@ -9,6 +9,7 @@ little work. Everything else is drawn on the device where the generator and the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from mvpose.training.motions import MotionBank
 from mvpose.training.noise import Occlusion, observe
 
 _CANDIDATES = 400  # places on a room's floor
+_HIPS_M = 0.9  # height of hips
+_FLOOR_M = 0.5  # so much higher or lower may a floor be than puts hips in a room's middle
 _TAKEN = 1e-6  # chance of a place where somebody stands, times that of another: for rooms that are full
 
 HIPS = CLIP_SKELETON.indices(["left_hip", "right_hip"])
@@ -68,20 +71,36 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where scenes take place: what one rig sees.
+    """Where scenes take place.
 
     Attributes:
-        views: Heatmaps of its cameras.
+        rig: Whose cameras see them.
+        views: Its heatmaps.
         room: Where people are looked for.
+        floor_m: Least and greatest height of the floor, along the room's last axis.
     """
 
+    rig: CameraRig
     views: Views
     room: Space
+    floor_m: tuple[float, float] = (0.0, 0.0)
 
 
 def stage_of(rig: CameraRig) -> Stage:
-    """Lay out the heatmaps and the room of a rig."""
-    return Stage(views_of(rig.cameras), room_of(rig))
+    """Lay out the heatmaps and the room of a rig whose floor is at height 0.
+
+    Raises:
+        ReconstructionError: No two cameras see a common place.
+    """
+    return Stage(rig, views_of(rig.cameras), room_of(rig))
+
+
+def own_stage(rig: CameraRig) -> Stage:
+    """Lay out the same of a rig that somebody calibrated: its floor may be anywhere below what cameras look at."""
+    stage = stage_of(rig)
+    hips = float(stage.room.axes[2] @ stage.room.center_m)
+    low, high = (hips - _HIPS_M + aside for aside in (-_FLOOR_M, _FLOOR_M))
+    return replace(stage, floor_m=(low, high))
 
 
 @dataclass(frozen=True)
@@ -132,9 +151,7 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
 
 
 def _scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, stage: Stage) -> Scenes:
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator)
-
+    uniform = partial(_uniform, generator)
     room, views = stage.room, stage.views.to(generator.device)
     V, P = len(views), recipe.people[1]
     number = torch.randint(recipe.people[0], P + 1, (count,), generator=generator)
@@ -159,33 +176,34 @@ def _scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count:
     angle = uniform(0, 2 * torch.pi, count * P)
     c, s, zero = angle.cos(), angle.sin(), torch.zeros(count * P)
     turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, torch.ones_like(c)], dim=-1).unflatten(-1, (3, 3))
-    up = torch.as_tensor(room.axes, dtype=torch.float32)  # people's x, y, z along the room's axes
-    xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ up).unflatten(0, (count, P))
-    xyz = xyz + _places(generator, room, views, count, P, recipe.crowded)[:, :, None, None]
+    axes = torch.as_tensor(room.axes, dtype=torch.float32)  # people's x, y, z are along the room's
+    xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ axes).unflatten(0, (count, P))
+    xyz = xyz + _places(generator, replace(stage, views=views), count, P, recipe.crowded)[:, :, None, None]
 
     maps, seen = _detected(
         generator, recipe, views, xyz[:, :, :-1], there, bank.stature_m[clip].view(count, P) * factor.view(count, P)
     )
     truth = xyz[:, :, -1]
     there = there & (seen.sum(1) >= 2)
-    return Scenes(maps, views, room, truth, there, up)
+    return Scenes(maps, views, room, truth, there, axes)
 
 
-def _places(generator: torch.Generator, room: Space, views: Views, count: int, people: int, crowded: float) -> Tensor:
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def _places(generator: torch.Generator, stage: Stage, count: int, people: int, crowded: float) -> Tensor:
     """Draw where people stand (B, P, 3), world metres on the floor, most of them in good view, half a metre apart.
 
     In a share of the scenes they are within 1 to 3 m of one place, as far as there is room for them.
     """
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator)
-
+    uniform, room, views = partial(_uniform, generator), stage.room, stage.views
     axes = torch.as_tensor(room.axes, dtype=torch.float32)
     middle = torch.as_tensor(room.center_m @ room.axes.T, dtype=torch.float32)
     half = torch.tensor(room.cells) * (room.voxel_m / 2)
     level = torch.tensor([1.0, 1.0, 0.0])
     ground = (middle + half * uniform(-1, 1, _CANDIDATES, 3)) * level @ axes
-    hips = ground + 0.9 * axes[2]
+    hips = ground + (_HIPS_M + sum(stage.floor_m) / 2) * axes[2]
     seen = torch.stack([views.place(v, hips)[2] for v in range(len(views))]).sum(0)
     apart = torch.cdist(ground, ground)
 
@@ -198,7 +216,8 @@ def _places(generator: torch.Generator, room: Space, views: Views, count: int, p
         chosen = torch.multinomial(free, 1, generator=generator)[:, 0]
         places.append(ground[chosen])
         free = torch.where(apart[chosen] < uniform(0.3, 0.7, count, 1), free * _TAKEN, free)
-    return torch.stack(places, dim=1)
+    floor = uniform(*stage.floor_m, count, 1, 1) if stage.floor_m[0] < stage.floor_m[1] else sum(stage.floor_m) / 2
+    return torch.stack(places, dim=1) + floor * axes[2]
 
 
 def _detected(
@@ -222,7 +241,7 @@ def _detected(
         xy = torch.where(invented[..., None, None], xy + aside, xy)
     missed = torch.rand(B, V, P, generator=generator) < recipe.missing_person
     reported = (there[:, None] & ~missed) | invented
-    scale = recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * torch.rand(B, 1, 1, generator=generator)
+    scale = _uniform(generator, *recipe.noise, B, 1, 1)
     xy = xy.masked_fill(~(inside & reported[..., None])[..., None], float("nan"))
     seen_xy, score = observe(
         generator,
@@ -241,20 +260,20 @@ def _detected(
     return maps, there[:, None] & enough & ~invented
 
 
-def draw_rig(generator: torch.Generator, recipe: Recipe) -> CameraRig:
-    """Draw cameras as people set them up: all round, along an arc or at one side, near or far, low or high, tilted.
+def draw_stage(generator: torch.Generator, recipe: Recipe) -> Stage:
+    """Draw cameras as people set them up, all round, along an arc or at one side, and lay out what they see.
 
-    World frame: Z up, the floor at z = 0, what is looked at near the origin.
+    They are near or far, low or high, tilted. World frame: Z up, the floor at z = 0, what is looked at near the origin.
     """
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     while True:
         rig = _random_rig(rng, int(rng.integers(recipe.cameras[0], recipe.cameras[1] + 1)))
         try:
-            room = room_of(rig)
+            stage = stage_of(rig)
         except ReconstructionError:
             continue
-        if min(room.cells[:2]) * room.voxel_m >= 2 * CUBE_M:
-            return rig
+        if min(stage.room.cells[:2]) * stage.room.voxel_m >= 2 * CUBE_M:
+            return stage
 
 
 def _random_rig(rng: np.random.Generator, count: int) -> CameraRig:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 
 from mvpose.calib.files import write_rig
-from mvpose.errors import FormatError
+from mvpose.errors import FormatError, WorkspaceError
 from mvpose.recon.voxelpose.fuse import load_voxelpose
 from mvpose.recon.voxelpose.train.config import read_training
 from mvpose.recon.voxelpose.train.losses import _gaussians, _marked_error
@@ -16,6 +17,7 @@ from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import CMU21, generate_motion
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.training.folder import MotionFolder
+from mvpose.training.weights import read_metadata
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "voxelpose"
 TINY = ["scenes=4", "batch=2", "people=2", "part=16", "cube_cells=8", "width=8", "val_scenes=2", "threads=1"]
@@ -72,7 +74,9 @@ def test_a_training_in_parts_ends_as_one_in_one_go(motion, tmp_path, caplog):
     assert run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=short) is None
     assert "voxelpose was trained for 1 of 2 iterations; go on with --resume" in caplog.text
     assert not (tmp_path / "parts" / "voxelpose.safetensors").exists()
+    assert "val" not in "".join(record.getMessage() for record in caplog.records)
     parts, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=short, resume=True)
+    assert "minutes" not in read_metadata(parts)["command"]
     one, two = load_voxelpose(whole), load_voxelpose(parts)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
@@ -80,22 +84,61 @@ def test_a_training_in_parts_ends_as_one_in_one_go(motion, tmp_path, caplog):
 def test_a_network_can_be_trained_on_ones_own_rig(motion, tmp_path):
     calib = tmp_path / "calib.json"
     write_rig(ring_rig(3), calib)
-    options = [*TINY, f"recipe=dict(rig={str(calib)!r})".replace("dict(rig=", "{'rig': ").replace(")", "}")]
+    options = [*TINY, f"recipe={{'rig': {str(calib)!r}}}", "checkpoint_every=1"]
     path, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "work", silent, options=options)
     assert path.name == "voxelpose.safetensors"
+    job = _VoxelPoseJob(read_training(CONFIGS / "planes.py", options), MotionFolder(motion), "")
+    assert all(batch.stage.rig.names == ring_rig(3).names for batch in map(job.batches(0, 2, 0).lay_out, range(2)))
+    write_rig(ring_rig(4), calib)
+    with pytest.raises(WorkspaceError, match="is of a training with rig"):
+        run_config(CONFIGS / "planes.py", motion, tmp_path / "work", silent, options=options, resume=True)
+
+
+def test_nobody_to_validate_on_is_said_before_anything_is_done(motion, tmp_path):
+    nobody = [*TINY, "recipe={'missing_person': 1.0}"]
+    with pytest.raises(FormatError, match="nobody is seen by two cameras in the 2 rooms to validate on"):
+        run_config(CONFIGS / "planes.py", motion, tmp_path, silent, options=nobody)
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(motion, tmp_path, monkeypatch):
+    """The disk is full, or the process is killed, within the second of two."""
+    whole, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "whole", silent, options=TINY)
+    put, written = LocalBackend.put, []
+
+    def full(self, obj, path):
+        if str(path).endswith("iter_2.pth"):
+            Path(path).write_bytes(bytes(obj)[:100])
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        put(self, obj, path)
+
+    with monkeypatch.context() as patch, pytest.raises(WorkspaceError, match="No space left"):
+        patch.setattr(LocalBackend, "put", full)
+        run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=TINY)
+    assert written
+    parts, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=TINY, resume=True)
+    one, two = load_voxelpose(whole), load_voxelpose(parts)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["planes", "cubes"])
 def test_scenes_are_drawn_and_learned_from_where_the_network_is(kind, motion, elsewhere):
     """A GPU that is not there: no tensor stays behind or is made on the CPU, and all numbers are the CPU's."""
-    training = read_training(CONFIGS / "planes.py", [*TINY, f"voxelpose={kind}"])
+    people = "recipe={'people': (2, 2), 'missing_person': 0.0, 'cameras': (4, 4)}"
+    training = read_training(CONFIGS / "planes.py", [*TINY, "part=80", f"voxelpose={kind}", people])
     job = _VoxelPoseJob(training, MotionFolder(motion), "")
     batch = job.batches(0, 2, 0).lay_out(1)
     network = job.build()
     torch.manual_seed(0)
     near, figures = job.loss(network, batch), job.evaluate(network)
-    device = elsewhere(network)
-    assert batch.drawn(job.bank.to(device), training.recipe, 2).maps.device == device
+    device = elsewhere.enter(network)
+    bank = job.bank.to(device)
+    elsewhere.brought.clear()
+    scenes = batch.drawn(bank, training.recipe, 2)
+    assert scenes.maps.device == scenes.xyz_m.device == device
+    assert scenes.there.any()
+    assert elsewhere.fetched == []
+    assert elsewhere.brought == [x.shape for x in (batch.stage.views.P, batch.stage.views.size)] + [(4,)]  # the rig's
     torch.manual_seed(0)
     far = job.loss(network, batch)
     far.backward()

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from mvpose.calib.rig import CameraRig
 from mvpose.recon.voxelpose.heatmaps import gather
-from mvpose.recon.voxelpose.train.scenes import HIPS, Recipe, cropped, draw_rig, draw_scenes, of_people, stage_of
+from mvpose.recon.voxelpose.train.scenes import (
+    HIPS,
+    Recipe,
+    cropped,
+    draw_scenes,
+    draw_stage,
+    of_people,
+    own_stage,
+    stage_of,
+)
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.noise import DetectorNoise
@@ -96,12 +106,12 @@ def test_some_of_the_people_are_chosen_and_all_of_them_are_there(bank):
 
 
 def test_rigs_differ_and_all_see_a_room():
-    rigs = [draw_rig(torch.Generator().manual_seed(seed), Recipe(cameras=(2, 6))) for seed in range(12)]
+    rigs = [draw_stage(torch.Generator().manual_seed(seed), Recipe(cameras=(2, 6))).rig for seed in range(12)]
     assert {len(rig) for rig in rigs} >= {2, 3, 5}
     heights = [camera.center_m[2] for rig in rigs for camera in rig]
     assert min(heights) < 1.2
     assert max(heights) > 2.5
-    again = draw_rig(torch.Generator().manual_seed(3), Recipe(cameras=(2, 6)))
+    again = draw_stage(torch.Generator().manual_seed(3), Recipe(cameras=(2, 6))).rig
     assert np.array_equal(again.cameras[0].K, rigs[3].cameras[0].K)
 
 
@@ -109,3 +119,29 @@ def test_motions_that_are_too_short_are_refused():
     short = motion_bank([generate_motion(np.random.default_rng(1), 0.3)])
     with pytest.raises(ValueError, match="no motion lasts"):
         drawn(short, replace(EXACT, desync_s=0.03))
+
+
+def test_a_rig_of_ones_own_has_its_floor_below_what_it_looks_at(bank):
+    """Wherever the calibration's origin is: here on a camera's tripod, 7 m above the floor."""
+    lifted = np.eye(4)
+    lifted[2, 3] = 7.0
+    moved = [replace(camera, cam_from_world=camera.cam_from_world @ lifted) for camera in ring_rig(4)]
+    stage = own_stage(CameraRig(tuple(moved)))
+    scenes = draw_scenes(torch.Generator().manual_seed(0), bank, replace(EXACT, people=(3, 3)), 16, stage)
+    feet = scenes.xyz_m[:, :, CLIP_SKELETON.indices(["left_ankle", "right_ankle"]), 2].amin(2)
+    middle = float(stage.room.center_m[2])
+    assert middle < -5
+    assert float((feet - middle).median()) == pytest.approx(-0.85, abs=0.2)
+    assert 0.4 < float(feet.mean(1).max() - feet.mean(1).min()) < 1.2
+    assert scenes.there.float().mean() > 0.6
+
+
+def test_people_keep_apart_and_crowd_where_the_recipe_says_so(bank):
+    def spread(crowded):
+        scenes = drawn(bank, replace(EXACT, people=(6, 6), crowded=crowded), 32, ring_rig(6))
+        apart = torch.cdist(*2 * [scenes.root_m[..., :2]]) + 99 * torch.eye(6)
+        return float(apart.amin(2).min()), float((apart - 99 * torch.eye(6)).amax(2).mean())
+
+    (near, wide), (near_crowded, wide_crowded) = spread(0.0), spread(1.0)
+    assert min(near, near_crowded) > 0.25
+    assert wide_crowded < 0.7 * wide
