@@ -48,10 +48,10 @@ def test_2d_tracks_tell_people_who_meet_while_one_is_not_found():
     for t in TIME_S:
         aside = max(0.15, abs(t - 1.0))
         pair = [walking([0, aside, 1], [0, 0, 0], t), walking([0, -aside, 1], [0, 0, 0], t)]
-        lost = 0.9 < t < 1.15
+        lost, hidden = 0.9 < t < 1.15, 0.8 < t <= 0.9  # from all tracks
         frames.append(np.stack([walking([0, 0.02, 1], [0, 0, 0], t)] if lost else pair))
         truth.append(np.array([1] if lost else [0, 1]))
-        tracks.append(np.array([[-1, 8]] if lost else [[3, 4], [7, 8]]))
+        tracks.append(np.array([[-1, 8]] if lost else [[-1, -1], [-1, -1]] if hidden else [[3, 4], [7, 8]]))
     names = follow(TIME_S, frames, tracks)
     assert same(names, truth)
     assert not same(follow(TIME_S, frames), truth)

@@ -11,6 +11,8 @@ from mvpose.detect.tracks import track_people
 from mvpose.errors import FormatError, ReconstructionError
 from mvpose.recon.align import align, timeline
 from mvpose.recon.metrics import mpjpe
+from mvpose.recon.voxelpose import fuse
+from mvpose.recon.voxelpose.follow import follow
 from mvpose.recon.voxelpose.fuse import _laid_out, _proposed, fuse_voxels, load_voxelpose
 from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.polish import polish
@@ -83,6 +85,21 @@ def test_people_are_found_wherever_the_networks_are(elsewhere):
     far, _ = fuse_voxels(tracks, world.rig, network)
     assert np.array_equal(near.xyz_m, far.xyz_m, equal_nan=True)
     assert np.array_equal(near.cov_m2, far.cov_m2, equal_nan=True)
+
+
+def test_people_are_followed_by_the_tracks_that_show_them(plain, monkeypatch):
+    world, tracks = world_of(2)
+    told = []
+    monkeypatch.setattr(
+        fuse, "follow", lambda time_s, frames, shown: told.extend(shown) or follow(time_s, frames, shown)
+    )
+    fuse_voxels(tracks, world.rig, plain)
+    shown = [(t, c, i) for t, own in enumerate(told) for row in own for c, i in enumerate(row.tolist()) if i >= 0]
+    assert len(shown) > 0.8 * 2 * 4 * len(tracks.time_s)
+    for t, c, i in shown:
+        tracklet = tracks.tracklets[i]
+        assert tracklet.camera == tracks.cameras[c]
+        assert tracklet.start <= t < tracklet.stop
 
 
 def test_a_person_whom_one_view_shows_is_not_invented(plain):
