@@ -80,9 +80,10 @@ def test_a_training_writes_weights_that_say_how_they_were_made(trained):
     assert len(list(folder.glob("*/vis_data/events.out.tfevents.*"))) == 1
 
 
-def test_the_last_checkpoint_is_kept_and_holds_no_objects(trained):
+def test_the_last_two_checkpoints_are_kept_and_hold_no_objects(trained):
     folder = trained[0]
-    assert [path.name for path in folder.glob("*.pth")] == ["iter_12.pth"]
+    assert sorted(path.name for path in folder.glob("*.pth")) == ["iter_10.pth", "iter_12.pth"]
+    assert (folder / "last_checkpoint").read_text(encoding="utf-8").endswith("iter_12.pth")
     checkpoint = torch.load(folder / "iter_12.pth", weights_only=True)
     state, _ = weights(SMALL, trained[1])
     assert same(state, {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items()})
@@ -499,9 +500,14 @@ def test_a_config_that_is_not_there(tmp_path):
         read_training(tmp_path / "c.py")
 
 
+def test_parts_leave_no_checkpoints_behind(motion, tmp_path):
+    parts = replace(SMALL, checkpoint_every=2, minutes=1e-6)
+    for _ in range(4):
+        assert train(parts, MotionFolder(motion), tmp_path, silent, resume=True) is None
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["iter_6.pth", "iter_8.pth"]
+
+
 def test_the_command_in_the_weights_makes_them_again_and_names_no_folder(config, motion, tmp_path):
     path, _ = run_config(config, motion, tmp_path / "w", silent, seed=3, options=["threads=1", "val_clips=4"])
     network = ROWS["insynformer-ce"].build()
-    assert load_weights(network, path)["command"] == (
-        "mvpose train small.py --seed 3 --option threads=1 --option val_clips=4"
-    )
+    assert load_weights(network, path)["command"] == ("mvpose train small.py --seed 3 --option val_clips=4")
