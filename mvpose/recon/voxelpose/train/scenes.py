@@ -50,7 +50,8 @@ class Recipe:
         absent: Share of scenes whose keypoint set lacks one joint.
         crowded: Share of scenes in which people are within a few metres of one another.
         jitter_m: How far a person's cube may be off its root, standard deviation, metres.
-        rig: A calibration file: all scenes are of its cameras, for a network of one's own rig.
+        rig: A calibration file: all scenes are of its cameras, for a network of one's own rig. It must know which way
+            is up; where the floor is it need not.
     """
 
     cameras: tuple[int, int] = (2, 10)
