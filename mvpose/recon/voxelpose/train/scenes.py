@@ -152,41 +152,45 @@ def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, co
 
 
 def _scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, stage: Stage) -> Scenes:
-    uniform = partial(_uniform, generator)
-    room, views = stage.room, stage.views.to(generator.device)
-    V, P = len(views), recipe.people[1]
+    room, views, P = stage.room, stage.views.to(generator.device), recipe.people[1]
     number = torch.randint(recipe.people[0], P + 1, (count,), generator=generator)
     there = torch.arange(P)[None] < number[:, None]
+    axes = torch.as_tensor(room.axes, dtype=torch.float32)
+    bodies, stature_m = _bodies(generator, bank, recipe, count, len(views))
+    places = _places(generator, replace(stage, views=views), count, P, recipe.crowded)
+    xyz = bodies @ axes + places[:, :, None, None]
+    maps, seen = _detected(generator, recipe, views, xyz[:, :, :-1], there, stature_m)
+    return Scenes(maps, views, room, xyz[:, :, -1], there & (seen.sum(1) >= 2), axes)
 
-    # Several instants of each person: one for each view, and the scene's own, last.
-    apart = torch.randn(count, V, generator=generator) * uniform(0, recipe.desync_s, count, 1)
+
+def _bodies(
+    generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int, views: int
+) -> tuple[Tensor, Tensor]:
+    """Draw people who move at the origin (B, P, V + 1, J, 3), Z up, and how tall they are (B, P).
+
+    Each is there at several instants: one for each view, and the scene's own, last.
+    """
+    uniform, people = partial(_uniform, generator), count * recipe.people[1]
+    apart = torch.randn(count, views, generator=generator) * uniform(0, recipe.desync_s, count, 1)
     apart = torch.cat([apart * (torch.rand(count, 1, generator=generator) < 0.5), torch.zeros(count, 1)], dim=1)
     longest = 10 * recipe.desync_s + 0.1
     long_enough = bank.longer_than(longest)
     if not (long_enough > 0).any():
         raise ValueError(f"no motion lasts {longest:.1f} s, as these scenes need")
-    clip = torch.multinomial(long_enough, count * P, replacement=True, generator=generator)
-    start = longest / 2 + torch.rand(count * P, generator=generator) * long_enough[clip]
-    xyz = bank.at(clip, start[:, None] + apart.repeat_interleave(P, 0))  # (B P, V + 1, J, 3)
-    mirrored = (torch.rand(count * P, generator=generator) < 0.5) & recipe.mirror
+    clip = torch.multinomial(long_enough, people, replacement=True, generator=generator)
+    start = longest / 2 + torch.rand(people, generator=generator) * long_enough[clip]
+    xyz = bank.at(clip, start[:, None] + apart.repeat_interleave(recipe.people[1], 0))  # (B P, V + 1, J, 3)
+    mirrored = (torch.rand(people, generator=generator) < 0.5) & recipe.mirror
     flipped = xyz[:, :, CLIP_SKELETON.mirrored] * torch.tensor([1.0, -1.0, 1.0])
     xyz = torch.where(mirrored[:, None, None, None], flipped, xyz)
-    factor = uniform(*recipe.stature, count * P)
+    factor = uniform(*recipe.stature, people)
     origin = xyz[:, -1:, HIPS].mean(2, keepdim=True) * torch.tensor([1.0, 1.0, 0.0])
     xyz = (xyz - origin) * factor[:, None, None, None]
-    angle = uniform(0, 2 * torch.pi, count * P)
-    c, s, zero = angle.cos(), angle.sin(), torch.zeros(count * P)
+    angle = uniform(0, 2 * torch.pi, people)
+    c, s, zero = angle.cos(), angle.sin(), torch.zeros(people)
     turn = torch.stack([c, -s, zero, s, c, zero, zero, zero, torch.ones_like(c)], dim=-1).unflatten(-1, (3, 3))
-    axes = torch.as_tensor(room.axes, dtype=torch.float32)  # people's x, y, z are along the room's
-    xyz = (torch.einsum("bij,bnkj->bnki", turn, xyz) @ axes).unflatten(0, (count, P))
-    xyz = xyz + _places(generator, replace(stage, views=views), count, P, recipe.crowded)[:, :, None, None]
-
-    maps, seen = _detected(
-        generator, recipe, views, xyz[:, :, :-1], there, bank.stature_m[clip].view(count, P) * factor.view(count, P)
-    )
-    truth = xyz[:, :, -1]
-    there = there & (seen.sum(1) >= 2)
-    return Scenes(maps, views, room, truth, there, axes)
+    turned = torch.einsum("bij,bnkj->bnki", turn, xyz)
+    return turned.unflatten(0, (count, -1)), (bank.stature_m[clip] * factor).unflatten(0, (count, -1))
 
 
 def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
