@@ -183,7 +183,7 @@ class _VoxelPoseJob(Job):
         return torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        self.bank = self.bank.to(next(network.parameters()).device)
+        self.bank = self.bank.to(next(network.parameters()).device)  # once; then it is there
         return self._loss_of(network, batch.drawn(self.bank, self.training.recipe, self.training.batch))
 
     def _loss_of(self, network: nn.Module, scenes: Scenes) -> Tensor:
