@@ -377,7 +377,7 @@ def measure_voxel_speed(
     tracks = align(keypoints, clocks, timeline(keypoints, clocks, fps=FPS)[:frames])
     network = load_voxelpose()
     # What is loaded and chosen at the first call, a GPU's kernels above all, is no part of a frame's time.
-    fuse_voxels(align(keypoints, clocks, tracks.time_s[: frames // 4]), world.rig, network)
+    fuse_voxels(tracks, world.rig, network)
     seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[..., T]) -> Callable[..., T]:

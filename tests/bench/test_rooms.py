@@ -7,8 +7,12 @@ from mvpose.bench.clocks import long_motion
 from mvpose.bench.rooms import (
     ALIGN,
     DLT,
+    FIND,
     FPS,
     MAX_SHIFT_FRAMES,
+    POLISH,
+    POSE,
+    REST,
     ROOMS,
     Room,
     Stage,
@@ -16,9 +20,11 @@ from mvpose.bench.rooms import (
     detect_people,
     format_rooms,
     format_speed,
+    format_voxel_speed,
     invented_people,
     make_room,
     measure_speed,
+    measure_voxel_speed,
     repair_ratios,
     run_rooms,
     share_room,
@@ -96,6 +102,13 @@ def test_people_whom_nobody_is_near_are_counted_as_invented():
     moved[:10, 1] += [0, 0, 3.0]
     moved[:4, 1] = np.nan
     assert invented_people(replace(poses, xyz_m=moved), world, "cam01") == (6, 56)
+
+
+def test_voxelpose_is_timed_stage_by_stage():
+    stages = measure_voxel_speed(None, quiet, room=Room(1, 3, "ring", seconds=3.0), frames=16)
+    assert [stage.name for stage in stages] == [FIND, POSE, REST, POLISH]
+    assert all(stage.ms > 0 and stage.peak_mb > 100 for stage in stages)
+    assert format_voxel_speed(stages).splitlines()[-1].split() == ["all", f"{sum(s.ms for s in stages):.1f}"]
 
 
 def test_stages_are_timed_beside_a_plain_dlt():
