@@ -98,8 +98,9 @@ def fuse_voxels(
         for first in range(0, len(tracks.time_s), _BATCH):
             frames += _found(seen[first : first + _BATCH], rig.cameras, room, network)
             progress(min(first + _BATCH, len(tracks.time_s)), len(tracks.time_s))
-    names = follow(tracks.time_s, [frame.placed_m for frame in frames], _shown_by(tracks, seen, frames))
-    number, judged = judge(tracks, _by_tracklet(tracks, seen, frames, names), rig)
+    shown = _shown_by(tracks, seen, frames)
+    names = follow(tracks.time_s, [frame.placed_m for frame in frames], shown)
+    number, judged = judge(tracks, _by_tracklet(tracks, shown, names), rig)
     names = [np.append(number, -1)[own] for own in names]
     people = int(number.max(initial=-1)) + 1
     if not people:
@@ -204,18 +205,13 @@ def _shown_by(tracks: AlignedTracks, seen: Detections, frames: Sequence[People])
     ]
 
 
-def _by_tracklet(
-    tracks: AlignedTracks, seen: Detections, frames: Sequence[People], names: Sequence[np.ndarray]
-) -> list[np.ndarray]:
+def _by_tracklet(tracks: AlignedTracks, shown: Sequence[np.ndarray], names: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return for each tracklet whom it shows at each of its samples (n,); −1 for nobody."""
-    person = np.full(seen.height_px.shape, -1)
-    for t, (frame, own) in enumerate(zip(frames, names, strict=True)):
-        i, c = np.nonzero(frame.detection >= 0)
-        person[t, c, frame.detection[i, c]] = own[i]
-    return [
-        person[tracklet.start : tracklet.stop, tracks.cameras.index(tracklet.camera), k]
-        for tracklet, k in zip(tracks.tracklets, slots_of(tracks).tolist(), strict=True)
-    ]
+    person = [np.full(tracklet.stop - tracklet.start, -1) for tracklet in tracks.tracklets]
+    for t, (by, own) in enumerate(zip(shown, names, strict=True)):
+        for i, c in np.argwhere(by >= 0).tolist():
+            person[by[i, c]][t - tracks.tracklets[by[i, c]].start] = own[i]
+    return person
 
 
 def _nobody(cameras: Sequence[Camera], network: VoxelPose) -> People:

@@ -46,6 +46,11 @@ def until(last):
     return progress
 
 
+def same_weights(one, two):
+    states = [load_voxelpose(path).state_dict().values() for path in (one, two)]
+    return all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
 @pytest.mark.parametrize("name", ["planes", "planes_published", "voxelpose"])
 def test_the_configs_that_ship_can_be_read(name):
     training = read_training(CONFIGS / f"{name}.py")
@@ -60,9 +65,8 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(kind, motion, 
     with pytest.raises(KeyboardInterrupt):
         run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", until(1), options=options)
     parts, again = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=options, resume=True)
-    one, two = load_voxelpose(whole), load_voxelpose(parts)
-    assert one.finder.kind == kind
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert load_voxelpose(whole).finder.kind == kind
+    assert same_weights(whole, parts)
     assert figures == again
     assert np.isfinite(figures.loss)
     assert 0 <= figures.recall <= 1
@@ -77,8 +81,7 @@ def test_a_training_in_parts_ends_as_one_in_one_go(motion, tmp_path, caplog):
     assert "val" not in "".join(record.getMessage() for record in caplog.records)
     parts, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=short, resume=True)
     assert "minutes" not in read_metadata(parts)["command"]
-    one, two = load_voxelpose(whole), load_voxelpose(parts)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert same_weights(whole, parts)
 
 
 def test_a_network_can_be_trained_on_ones_own_rig(motion, tmp_path):
@@ -117,8 +120,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(motion, tm
         run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=TINY)
     assert written
     parts, _ = run_config(CONFIGS / "planes.py", motion, tmp_path / "parts", silent, options=TINY, resume=True)
-    one, two = load_voxelpose(whole), load_voxelpose(parts)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert same_weights(whole, parts)
 
 
 @pytest.mark.parametrize("kind", ["planes", "cubes"])
