@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from mvpose import pipeline
 from mvpose.calib.files import read_rig
@@ -19,6 +20,7 @@ from mvpose.errors import CalibrationError, FormatError, ReconstructionError, Se
 from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
+from mvpose.recon.voxelpose import fuse
 from mvpose.shutter import global_shutter
 from mvpose.sync.estimate import Hint
 from mvpose.synthetic.world import with_repeats
@@ -356,3 +358,12 @@ def test_another_method_reconstructs_anew_and_both_stand_side_by_side(done):
 def test_weights_that_are_none_are_named(done):
     with pytest.raises(FormatError, match=r"none\.safetensors cannot be read"):
         run(done, method="voxel", weights=done / "none.safetensors")
+
+
+def test_a_gpu_that_is_too_small_for_voxelpose_is_said_in_words(monkeypatch):
+    def too_small(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(fuse, "fuse_voxels", too_small)
+    with pytest.raises(ReconstructionError, match="set CUDA_VISIBLE_DEVICES= to let the CPU do it"):
+        pipeline._built_of_voxels(None, None, Settings(method="voxel"))
