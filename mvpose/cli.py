@@ -592,7 +592,9 @@ def train(
     """Train a network on real motion seen by virtual cameras; writes its weights.
 
     CONFIG is a file of mmengine such as configs/sync/insynformer.py or configs/voxelpose/planes.py, and is executed.
+
     Several processes train together by: torchrun --nproc-per-node N -m mvpose.cli train CONFIG --launcher pytorch
+
     In parts, of 8 minutes each: --option minutes=8 --resume, until it is done.
     """
     from mvpose.recon.voxelpose.train.run import run_config as train_voxelpose
