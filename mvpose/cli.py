@@ -673,7 +673,8 @@ def bench_sync(
         (_bench_recordings if recordings else _bench_adversarial)(data, seeds, as_json)
         return
 
-    from mvpose.bench.sync import Plan, compare_rows, format_comparison
+    from mvpose.bench.clips.compare import Plan, compare_rows
+    from mvpose.bench.clips.tables import format_comparison
 
     files = []
     for word in weights:

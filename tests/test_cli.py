@@ -831,7 +831,7 @@ def motion(tmp_path):
 def config(tmp_path):
     path = tmp_path / "small.py"
     path.write_text(
-        "row = 'insynformer-hxe'\nclips = 8\nbatch = 4\nval_clips = 4\nthreads = 1\nrecipes = [(1.0, dict())]\n",
+        "row = 'insynformer'\nclips = 8\nbatch = 4\nval_clips = 4\nthreads = 1\nrecipes = [(1.0, dict())]\n",
         encoding="utf-8",
     )
     return path
@@ -847,10 +847,10 @@ def test_train_writes_weights_and_prints_figures_and_file(mvpose, refused, confi
     assert ended.code == 0, ended.err
     figures, file = ended.out.splitlines()
     assert re.fullmatch(r"val: loss \d\.\d+, ex@1 \d\.\d+, Frm\.err \d\.\d+, median error \d\.\d+ frames", figures)
-    assert file == "work_dirs/small/insynformer-hxe.safetensors"
-    assert "train insynformer-hxe: 2/2" in ended.err
+    assert file == "work_dirs/small/insynformer.safetensors"
+    assert "train insynformer: 2/2" in ended.err
     assert "2 of 2: val loss" in ended.err
-    metadata = load_weights(ROWS["insynformer-hxe"].build(), tmp_path / file)
+    metadata = load_weights(ROWS["insynformer"].build(), tmp_path / file)
     assert metadata["clips"] == 8
     assert metadata["command"] == "mvpose train small.py --seed 5 --option half=True"
     assert "holds a training; go on with --resume" in refused(*argv)
@@ -886,9 +886,9 @@ def test_processes_of_torchrun_train_one_network_together(config, motion, tmp_pa
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("insynformer-hxe.safetensors") == 1
+    assert done.stdout.count("insynformer.safetensors") == 1
     assert (tmp_path / "w" / "last_checkpoint").read_text().endswith("iter_2.pth")
-    assert len(load_file(tmp_path / "w" / "insynformer-hxe.safetensors")) > 10
+    assert len(load_file(tmp_path / "w" / "insynformer.safetensors")) > 10
 
 
 def test_processes_train_voxelpose_together_in_parts_though_some_rooms_are_empty(motion, tmp_path):

@@ -1,2 +1,2 @@
 _base_ = ["_base_/schedule.py"]
-row = "insynformer-hxe"
+row = "insynformer"

@@ -18,7 +18,7 @@ class Training(Plan):
     """What is trained, on what, for how long.
 
     Attributes:
-        row: Name in ``ROWS``: network, loss and optimiser.
+        row: Name of network, loss and optimiser.
         clips: Pairs of clips to train on, all processes together.
         batch: Pairs in a batch of one process.
         recipes: Weights, and what a batch is drawn from with that weight.
@@ -33,7 +33,7 @@ class Training(Plan):
 
     @property
     def network(self) -> Row:
-        """The row of the registry."""
+        """The row: one of ``ROWS``, unless a kind of training has rows of its own."""
         return ROWS[self.row]
 
     def course(self) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def _check_values(training: Training, path: Path) -> None:
             raise FormatError(f"{path}: a batch of 1 holds nobody else for unrelated pairs")
         others = recipe.unrelated or recipe.phase or recipe.frames != IFID.frames
         if not training.network.any_clips and (others or recipe.longest_offset_s * recipe.fps > _LESS_THAN + 1e-9):
+            able = [name for name, row in ROWS.items() if row.any_clips]
             raise FormatError(
                 f"{path}: {training.row} learns from related clips of {IFID.frames} frames that are less than "
-                f"{_LESS_THAN} frames apart; for other recipes choose lagformer or lagformer-rays"
+                f"{_LESS_THAN} frames apart; for other recipes choose {' or '.join(able)}"
             )

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from mvpose.bench.clips.folders import Cut, View, ViewPair, clip_batches, read_pair_table, read_sesyn_folder
 from mvpose.errors import FormatError
 from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.keypoints import Keypoints2D
 from mvpose.skeleton import CLIP_SKELETON, SKELETONS
-from mvpose.sync.train.folders import Cut, View, ViewPair, clip_batches, read_pair_table, read_sesyn_folder
 
 COCO = SKELETONS["coco17"]
 JOINTS = len(CLIP_SKELETON)

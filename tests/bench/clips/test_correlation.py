@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mvpose.sync.baselines.correlation import correlate, joint_speeds
+from mvpose.bench.clips.correlation import correlate, joint_speeds
 
 
 @pytest.mark.parametrize("offset", [0.0, 2.0, -3.0, 1.4, -2.7])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvpose.sync.baselines.synnet import ConvLSTM, SynNet
+from mvpose.bench.clips.synnet import ConvLSTM, SynNet
 
 
 def network():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mvpose.sync.baselines.cnn_siamese import CNNSiamese, MatchedMotion, render_joint_flow
+from mvpose.bench.clips.cnn_siamese import CNNSiamese, MatchedMotion, render_joint_flow
 from mvpose.sync.insynformer import person_frame
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvpose.bench.oracle import find_offsets, interpolate_finer, start_grid, start_log_likelihood
+from mvpose.bench.clips.oracle import find_offsets, interpolate_finer, start_grid, start_log_likelihood
 from mvpose.sync.train.metrics import score_decisions
 from mvpose.sync.train.scenes import IFID, draw_pairs
 from mvpose.synthetic.motion import generate_motion, still_motion

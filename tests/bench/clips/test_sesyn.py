@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from mvpose.skeleton import CLIP_SKELETON
-from mvpose.sync.baselines.sesyn import (
+from mvpose.bench.clips.sesyn import (
     FrameEmbeddings,
     SeSynNet,
     TemporalConvolution,
     mean_square_distances,
     spatial_partition,
 )
+from mvpose.skeleton import CLIP_SKELETON
 
 
 def embedded(first_a, first_b, frames=5):
