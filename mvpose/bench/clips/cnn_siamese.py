@@ -20,8 +20,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mvpose.bench.clips.rendering import gaussian_profiles, person_frame
 from mvpose.sync.clips import ClipPairs, Decision
-from mvpose.sync.insynformer import gaussian_profiles, person_frame
 
 _PIXELS = 64
 _SIGMA = 2.5  # of a joint's Gaussian, pixels of the image

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mvpose.bench.clips.rendering import person_frame
+from mvpose.sync.answers import TENTHS
 from mvpose.sync.clips import ClipPairs, Decision
-from mvpose.sync.insynformer import TENTHS, person_frame
 
 _SHORTEST_OVERLAP = 3  # any two points correlate perfectly
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from mvpose.skeleton import CLIP_SKELETON
+from mvpose.sync.answers import TENTHS
 from mvpose.sync.clips import Decision
-from mvpose.sync.insynformer import TENTHS
 from mvpose.sync.train.metrics import join_decisions
 from mvpose.sync.train.scenes import LabelledPairs, Recipe
 from mvpose.synthetic.noise import joint_errors, length_mapping

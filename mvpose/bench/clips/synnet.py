@@ -8,12 +8,16 @@ in their comparison.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from mvpose.bench.clips.rendering import render_heatmaps
 from mvpose.skeleton import CLIP_SKELETON
+from mvpose.sync.answers import IntervalLogits
 from mvpose.sync.clips import ClipPairs, Decision
-from mvpose.sync.insynformer import IntervalHeads, IntervalLogits, decide, render_heatmaps
+from mvpose.sync.insynformer import IntervalHeads
 
 _PIXELS, _MAP, _FEATURES, _HIDDEN = 24, 3, 48, 32  # side of a heatmap, of a feature map; channels of it, of the memory
 
@@ -40,6 +44,14 @@ class ConvLSTM(nn.Module):
         return torch.stack(states, dim=1)
 
 
+@dataclass(frozen=True)
+class StreamAnswer:
+    """What SynNet says of B pairs, and the frames (B, T, D) of both streams that it comes from."""
+
+    logits: IntervalLogits
+    frames: tuple[Tensor, Tensor]
+
+
 class SynNet(nn.Module):
     """Two streams that share one CNN, joined frame by frame.
 
@@ -61,17 +73,20 @@ class SynNet(nn.Module):
         )
         self.forwards, self.backwards = ConvLSTM(2 * _FEATURES, _HIDDEN), ConvLSTM(2 * _FEATURES, _HIDDEN)
         self.merge = nn.Linear(2 * _HIDDEN * _MAP**2, 128)
+        self.embed = nn.Linear(_FEATURES * _MAP**2, 64)  # for the auxiliary losses alone
         self.classify = IntervalHeads(128, reach=reach, conditional=conditional, whole_frames=whole_frames)
 
-    def forward(self, pairs: ClipPairs) -> IntervalLogits:
+    def forward(self, pairs: ClipPairs) -> StreamAnswer:
         """Classify B pairs of clips of any length."""
         heatmaps = render_heatmaps(pairs, _PIXELS)
         images = heatmaps.flatten(0, 2).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         features = self.stream(images).contiguous().unflatten(0, heatmaps.shape[:3])
         joined = features.transpose(1, 2).flatten(2, 3)  # (B, T, 2 · features, 3, 3)
         states = torch.cat([self.forwards(joined)[:, -1], self.backwards(joined.flip(1))[:, -1]], dim=1)
-        return self.classify(torch.relu(self.merge(states.flatten(1))))
+        logits = self.classify(torch.relu(self.merge(states.flatten(1))))
+        first, second = self.embed(features.flatten(3)).unbind(1)
+        return StreamAnswer(logits, (first, second))
 
-    def decide(self, output: IntervalLogits) -> Decision:
+    def decide(self, output: StreamAnswer) -> Decision:
         """Say what the logits mean."""
-        return decide(output)
+        return output.logits.decide()

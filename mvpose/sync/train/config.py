@@ -94,13 +94,15 @@ def _recipes(found: object, path: Path) -> tuple[tuple[float, Recipe], ...]:
 
 def _check_recipe(recipe: Recipe, where: str) -> None:
     """Refuse what no pair can be drawn from."""
-    shares = all(0 <= share <= 1 for share in (recipe.wild, recipe.unrelated, recipe.absent))
+    shares = all(
+        0 <= share <= 1 for share in (recipe.wild, recipe.unrelated, recipe.absent, recipe.cropped, recipe.stranger)
+    )
     ranges = 0 <= recipe.noise[0] <= recipe.noise[1] and 0 < recipe.speed[0] <= recipe.speed[1]
     times = recipe.fps > 0 and (recipe.span_s is None or recipe.span_s > 0)
     for right, what in (
         (recipe.frames >= 2 and recipe.whole_frames >= 0, "frames below 2, or whole_frames below 0"),
         (times, "fps or span_s that is not above 0"),
-        (shares, "wild, unrelated or absent that is not within 0 … 1"),
+        (shares, "wild, unrelated, absent, cropped or stranger that is not within 0 … 1"),
         (ranges, "noise or speed that is not (low, high), or negative"),
     ):
         if not right:

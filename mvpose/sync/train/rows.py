@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mvpose.sync.insynformer import InSynFormer
-from mvpose.sync.lagformer import LagFormer, lag_loss
-from mvpose.sync.train.losses import hxe_loss
+from mvpose.sync.train.losses import guided, lag_loss
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,13 @@ class Row:
 
 
 ADAMW = partial(torch.optim.AdamW, weight_decay=0.01)
+GUIDED_ADAMW = partial(torch.optim.AdamW, weight_decay=0.01, betas=(0.9, 0.98))
 
 ROWS: dict[str, Row] = {
-    row.name: row
-    for row in (
-        Row("insynformer", "InSynFormer", InSynFormer, hxe_loss, 1e-3, ADAMW),
-        Row("lagformer", "LagFormer (ours)", LagFormer, lag_loss, 1e-3, ADAMW, any_clips=True),
-        Row(
-            "lagformer-rays",
-            "LagFormer, calibrated rays (ours)",
-            partial(LagFormer, rays=True),
-            lag_loss,
-            1e-3,
-            ADAMW,
-            any_clips=True,
-        ),
+    name: Row(name, title, partial(InSynFormer, rays=rays), guided(lag_loss), 2e-3, GUIDED_ADAMW, any_clips=True)
+    for name, title, rays in (
+        ("insynformer", "InSynFormer", False),
+        ("insynformer-rays", "InSynFormer, calibrated rays", True),
     )
 }
 """What ``mvpose train`` trains, by name."""
