@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from mvpose.calib.files import read_rig
-from mvpose.cli import Progress, cli, gathered_messages
+from mvpose.cli import cli
+from mvpose.console import Progress, gathered_messages
 from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
@@ -95,15 +96,6 @@ def test_view_help_names_the_keys_of_the_player(mvpose):
         ["convert-calib", "a.json"],
         ["train"],
         ["train", "c.py", "--seed", "-1"],
-        ["bench", "sync", "--recordings", "--diagnose"],
-        ["bench", "sync", "--adversarial", "--integer"],
-        ["bench", "sync", "--adversarial", "--pairs", "128"],
-        ["bench", "sync", "--recordings", "--clips", "7"],
-        ["bench", "sync", "--recordings", "--work-dir", "W"],
-        ["bench", "sync", "--recordings", "--adversarial"],
-        ["bench", "recon", "--speed", "--rigs", "2"],
-        ["bench", "recon", "--rigs", "2"],  # no --data
-        ["bench", "recon", "--method", "guess"],
         ["train", "c.py", "--launcher", "slurm"],
         ["convert-calib", "a.json", "b.json", "--to", "sketch"],
         ["dance"],
@@ -116,14 +108,6 @@ def test_wrong_flags_end_with_2(mvpose, argv):
     assert ended.code == 2
     assert ended.out == ""
     assert "Error: " in ended.err
-
-
-@pytest.mark.parametrize("what", ["--recordings", "--adversarial"])
-def test_benches_of_recordings_name_the_motion_that_they_lack(mvpose, tmp_path, what):
-    ended = mvpose("bench", "sync", what, "--data", tmp_path)
-    assert ended.code == 3
-    assert ended.out == ""
-    assert f"{tmp_path} holds no motion pack *_test.npz" in ended.err
 
 
 def test_version_is_that_of_the_package(mvpose):

@@ -1,6 +1,6 @@
 """Recordings made to mislead: some have no answer, some hide it, and no clock of any may be confidently wrong.
 
-Run ``mvpose bench sync --adversarial``. *Confident* is a clock whose verdict is good; *wrong* is one that is off by
+Run ``mvpose bench adversarial``. *Confident* is a clock whose verdict is good; *wrong* is one that is off by
 more than ``WRONG_SIGMAS`` and ``WRONG_MS`` in the middle of its camera's recording. A recording is made by its
 number alone: that says which kind it is, and whether the synchronisation is given the calibration.
 """

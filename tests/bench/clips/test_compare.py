@@ -98,13 +98,15 @@ def test_weights_of_another_training_are_a_line_of_their_own(folder, tmp_path):
 
 
 def test_the_command_says_what_the_data_are(folder, tmp_path):
-    words = ["bench", "sync", "--data", str(folder), "--work-dir", str(tmp_path), "--pairs", "128"]
+    words = ["bench", "clips", "--data", str(folder), "--work-dir", str(tmp_path), "--pairs", "128"]
     done = CliRunner().invoke(cli, [*words, "--rows", "correlation,oracle"])
     assert done.exit_code == 0
     assert "CMU motions seen by virtual cameras, not IFID" in done.stdout and "Table 1" in done.stdout
     done = CliRunner().invoke(cli, [*words, "--rows", "correlation", "--integer"])
     assert "not NTU-SYN or CMU-SYN" in done.stdout
     assert isinstance(CliRunner().invoke(cli, [*words, "--rows", "corelation"]).exception, FormatError)
+    wrong = CliRunner().invoke(cli, [*words, "--rows", "sesyn", "--seed-rows", "synnet-ce"])
+    assert "there is no row 'synnet-ce'; there are sesyn" in str(wrong.exception)
     assert CliRunner().invoke(cli, [*words, "--weights", "sesyn"]).exit_code == 2
 
 

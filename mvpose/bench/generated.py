@@ -1,6 +1,6 @@
 """Generated recordings through the whole chain: clock errors and z-scores, MPJPE raw, synchronised, with true clocks.
 
-Run ``python -m mvpose.bench.recordings --help``. Seeds below 100 are for reporting; constants were chosen on others.
+Run ``mvpose bench generated``. Seeds below 100 are for reporting; constants were chosen on others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import click
 import numpy as np
 
 from mvpose.clock import Clocks, unsynchronised_clocks
@@ -107,56 +106,63 @@ def mpjpe_by_clocks(
     return {name: mpjpe(own, world.truth_poses(own.time_s, clocks.reference)) for name, own in poses.items()}
 
 
-@click.command()
-@click.option("--seeds", default=5, show_default=True, help="How many recordings.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--duration", default=300.0, show_default=True, help="Length of the session, seconds.")
-@click.option("--max-offset", default=120.0, show_default=True, help="How far apart cameras start, seconds.")
-@click.option("--drift-ppm", default=100.0, show_default=True, help="Clock rates are uniform in 1 ± this.")
-@click.option("--fps", default="30,30,25,60", show_default=True, help="Frame rates; one camera each.")
-@click.option("--people", default=1, show_default=True)
-@click.option("--crossing", is_flag=True, help="Two people who cross twice a minute, in place of --people.")
-@click.option("--noise", default=1.0, show_default=True, help="Factor on the measured detector noise.")
-@click.option("--no-raw", is_flag=True, help="Leave out the reconstruction without synchronisation.")
-def main(
-    seeds: int,
-    first_seed: int,
-    duration: float,
-    max_offset: float,
-    drift_ppm: float,
-    fps: str,
-    people: int,
-    crossing: bool,
-    noise: float,
-    no_raw: bool,
-) -> None:
-    """Print one line a recording, then the summary."""
-    rates = [float(rate) for rate in fps.split(",")]
-    rows = []
-    for seed in range(first_seed, first_seed + seeds):
-        rng = np.random.default_rng(seed)
-        motion = crossing_motion(rng, duration) if crossing else generate_motion(rng, duration, people=people)
-        world = make_world(
-            rng,
-            motion,
-            ring_rig(len(rates), rng=rng),
-            fps=rates,
-            max_offset_s=max_offset,
-            max_drift_ppm=drift_ppm,
-            duration_s=duration,
-        )
-        rows.append(run_recording(world, rng, DetectorNoise(scale=noise), raw=not no_raw))
-        click.echo(f"seed {seed}: {_line(rows[-1])}")
-    click.echo(_summary(rows))
+@dataclass(frozen=True)
+class Session:
+    """What is recorded.
+
+    Attributes:
+        duration_s: Length of the session.
+        max_offset_s: How far apart cameras start.
+        drift_ppm: Clock rates are uniform in 1 ± this.
+        fps: Frame rates; one camera each.
+        people: How many.
+        crossing: Whether two people cross twice a minute, in place of these.
+        noise: Factor on the measured detector noise.
+    """
+
+    duration_s: float = 300.0
+    max_offset_s: float = 120.0
+    drift_ppm: float = 100.0
+    fps: tuple[float, ...] = (30.0, 30.0, 25.0, 60.0)
+    people: int = 1
+    crossing: bool = False
+    noise: float = 1.0
 
 
-def _line(row: Row) -> str:
+def run_seed(session: Session, seed: int, *, raw: bool) -> Row:
+    """Make one recording of a session and take it through the chain.
+
+    Args:
+        session: What is recorded.
+        seed: Of motion, cameras, clocks and noise.
+        raw: Whether to reconstruct by each camera's own times as well.
+    """
+    rng = np.random.default_rng(seed)
+    if session.crossing:
+        motion = crossing_motion(rng, session.duration_s)
+    else:
+        motion = generate_motion(rng, session.duration_s, people=session.people)
+    world = make_world(
+        rng,
+        motion,
+        ring_rig(len(session.fps), rng=rng),
+        fps=session.fps,
+        max_offset_s=session.max_offset_s,
+        max_drift_ppm=session.drift_ppm,
+        duration_s=session.duration_s,
+    )
+    return run_recording(world, rng, DetectorNoise(scale=session.noise), raw)
+
+
+def format_row(row: Row) -> str:
+    """Return what came of one recording, in a line."""
     errors = " ".join(f"{e:+.2f}" for e in row.clock_error_ms)
     poses = ", ".join(f"{name} {value:.1f}" for name, value in sorted(row.mpjpe_mm.items()))
     return f"clocks {errors} ms; MPJPE {poses} mm; {row.switches} identity switches; {row.unsynchronised} without clock"
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def format_summary(rows: Sequence[Row]) -> str:
+    """Return what came of all of them, and what it took."""
     error = np.abs(np.concatenate([row.clock_error_ms for row in rows]))
     z = np.concatenate([row.z for row in rows])
     lines = [
@@ -175,7 +181,3 @@ def _summary(rows: Sequence[Row]) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     lines.append(f"peak memory: {peak:.0f} MB")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()
