@@ -312,7 +312,7 @@ def test_sync_without_calibration_is_good_to_hundredths(mvpose, session):
     clocks, truth = (read_clocks(p) for p in (session / "mvpose" / "clocks.json", session / "truth_clocks.json"))
     for name in ("cam02", "cam03"):
         assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
-    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} <= {"learned", "epipolar"}
+    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} <= {"insynformer", "epipolar"}
 
 
 def test_with_a_calibration_geometry_tells_the_offsets(mvpose, session):

@@ -26,7 +26,7 @@ from mvpose.sync.jumps import (
     with_jump,
 )
 from mvpose.sync.mend import mended, without_jumps
-from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, OffsetGraph, PairMethod, PairwiseOffset
 from mvpose.sync.refine import find_jumps, refine_clocks, step_at
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
 from mvpose.sync.trajectories import Trajectory, camera_trajectories, timing_skeleton
@@ -48,7 +48,7 @@ def synchronise_cameras(
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera] | None = None,
     *,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[PairMethod] | None = None,
     hints: Mapping[str, Hint] | None = None,
     cues: Sequence[PairwiseOffset] = (),
     reference: str | None = None,

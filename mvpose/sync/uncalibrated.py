@@ -112,7 +112,7 @@ def trace_geometry(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> 
             return e
         return e.refined(fit.at_s, fit.offset_s, fit.sigma_s, "epipolar")
 
-    return graph.with_edges([traced(e) if e.accepted and e.method == "learned" else e for e in graph.edges])
+    return graph.with_edges([traced(e) if e.accepted and e.method == "insynformer" else e for e in graph.edges])
 
 
 def traced_geometry(
