@@ -101,10 +101,10 @@ class Estimator:
 
 ESTIMATORS = (
     Estimator("correlation of speeds", False, {"methods": ("correlation",)}),
-    Estimator("learned", False, {"methods": ("learned",), "refine": False}),
+    Estimator("learned", False, {"methods": ("insynformer",), "refine": False}),
     Estimator("learned, geometry traced (default)", False),
     Estimator("epipolar, calibrated", True, {"methods": ("epipolar",), "refine": False}),
-    Estimator("learned rays, calibrated", True, {"methods": ("learned",), "refine": False}),
+    Estimator("learned rays, calibrated", True, {"methods": ("insynformer",), "refine": False}),
     Estimator("epipolar, all refined together (default)", True),
 )
 
