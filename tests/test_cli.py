@@ -24,6 +24,7 @@ from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
 from mvpose.formats.results import read_clocks, read_offsets, read_poses
+from mvpose.sync.offsets import PAIR_METHODS
 from mvpose.synthetic.motion import generate_motion, still_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -323,6 +324,51 @@ def test_with_a_calibration_geometry_tells_the_offsets(mvpose, session):
         methods.setdefault((e.a, e.b), set()).add(e.method)
     pairs = [("cam01", "cam02"), ("cam01", "cam03"), ("cam02", "cam03")]
     assert methods == {pair: {"epipolar"} for pair in pairs}
+
+
+def methods_used(session):
+    return {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges}
+
+
+@pytest.mark.parametrize(
+    ("asked", "calibrated", "used"),
+    [
+        (["correlation"], False, {"correlation"}),
+        (["correlation"], True, {"correlation"}),
+        (["insynformer"], True, {"insynformer"}),
+        (["correlation", "epipolar", "correlation"], True, {"correlation", "epipolar"}),
+    ],
+    ids=str,
+)
+def test_sync_estimates_pairs_by_the_methods_asked_for(mvpose, session, asked, calibrated, used):
+    options = [word for method in asked for word in ("--method", method)]
+    calib = ["--calib", session / "calib.json"] if calibrated else []
+    assert mvpose("sync", session, *calib, *options, "--reference", "cam01").code == 0
+    assert methods_used(session) == used
+    edges = read_offsets(session / "mvpose" / "offsets.json").edges
+    # 12 s are one epoch: a method named twice estimates once.
+    assert len(edges) == len({(e.a, e.b, e.method) for e in edges})
+
+
+def test_epipolar_geometry_without_a_calibration_is_refused_before_any_work(refused, session):
+    assert "give --calib" in refused("sync", session, "--method", "epipolar", "--method", "insynformer")
+    assert not (session / "mvpose").exists()
+
+
+def test_a_method_that_is_none_is_a_wrong_flag(mvpose, session):
+    ended = mvpose("sync", session, "--method", "learned")
+    assert ended.code == 2
+    assert all(method in ended.err for method in PAIR_METHODS)
+
+
+def test_reconstruct_replaces_the_clocks_of_another_method_and_says_so(mvpose, session):
+    argv = [session, "--calib", session / "calib.json", "--reference", "cam01"]
+    assert mvpose("sync", *argv, "--method", "correlation").code == 0
+    ended = mvpose("reconstruct", *argv)
+    assert ended.code == 0
+    assert any("no longer by correlation" in line for line in ended.warnings)
+    assert methods_used(session) == {"epipolar"}
+    assert not any("no longer by" in line for line in mvpose("reconstruct", *argv).warnings)
 
 
 def test_out_keeps_the_session_as_it_is(mvpose, session, tmp_path):
