@@ -144,8 +144,10 @@ def open_recording(path: Path, settings: Settings) -> Recording:
 
         load_voxelpose(settings.weights)
     videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
+    told = _told_sizes(session, videos)
     if rig is not None:
         rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
+        rig = match_sizes(rig, told, "size_px in session.toml")
     recording = Recording(session, videos, rig, settings)
     if len(recording.hints) == 1:
         log.warning(
@@ -154,6 +156,18 @@ def open_recording(path: Path, settings: Settings) -> Recording:
             *recording.hints,
         )
     return recording
+
+
+def _told_sizes(session: Session, videos: Mapping[str, Video]) -> dict[str, tuple[int, int]]:
+    """Return what session.toml says of the size of images that no video shows; where one does, both must agree."""
+    told = {source.name: source.size_px for source in session.cameras if source.size_px is not None}
+    for name, (width, height) in told.items():
+        if name in videos and videos[name].size_px != (width, height):
+            raise SessionError(
+                f"cameras.{name}.size_px in session.toml is {width} x {height}, and the video of {name} shows images "
+                "of {} x {}; leave size_px out.".format(*videos[name].size_px)
+            )
+    return {name: size_px for name, size_px in told.items() if name not in videos}
 
 
 def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig:
@@ -231,7 +245,7 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
         file_digest(source.keypoints),
         None if source.timestamps is None else file_digest(source.timestamps),
         (source.fps, source.start_s, session.skeleton, session.frame_base),
-        _calibrated_size(source, recording),
+        _told_size(source, recording),
     )
 
 
@@ -254,13 +268,14 @@ def _given_keypoints(source: CameraSource, recording: Recording) -> Keypoints2D:
         recording.videos.get(source.name),
         skeleton=session.skeleton,
         frame_base=session.frame_base,
-        size_px=_calibrated_size(source, recording),
+        size_px=_told_size(source, recording),
     )
     return keypoints if keypoints.is_tracked else track_people(keypoints)
 
 
-def _calibrated_size(source: CameraSource, recording: Recording) -> tuple[int, int] | None:
-    return None if recording.rig is None else recording.rig[source.name].size_px
+def _told_size(source: CameraSource, recording: Recording) -> tuple[int, int] | None:
+    """Return how large a camera's images are, by the calibration, which session.toml agrees with, else by that."""
+    return source.size_px if recording.rig is None else recording.rig[source.name].size_px
 
 
 class _StoppedError(Exception):
