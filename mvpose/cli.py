@@ -149,6 +149,14 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         show_default=True,
         help="How keypoints become 3D: person by person, or by VoxelPose.",
     ),
+    "pair methods": click.option(
+        "--method",
+        "pair_methods",
+        type=click.Choice(["insynformer", "epipolar", "correlation"]),
+        multiple=True,
+        help="How pairs of cameras are estimated; may be repeated.  [default: epipolar with --calib, and insynformer "
+        "where that finds nothing; insynformer without]",
+    ),
     "weights": click.option("--weights", type=_PATH, help="Weights of VoxelPose.  [default: those that ship]"),
     "polish": polish_option,
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
@@ -291,11 +299,13 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
 
 @cli.command(short_help="Clocks only.")
 @_session_argument
-@_options("calib", "units", "out", "detector", "checkpoint", "reference", "skip", "jobs", "force", "json")
+@_options(
+    "calib", "units", "pair methods", "out", "detector", "checkpoint", "reference", "skip", "jobs", "force", "json"
+)
 def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """Clocks only.
 
-    Without --calib they come from a network that has learnt how people's movements look from two sides.
+    Without --calib they come from InSynFormer, a network that has learnt how people's movements look from two sides.
     """
     from mvpose import pipeline
 

@@ -38,6 +38,7 @@ else:
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .mov .m4v .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .3gp".split()  # noqa: SIM905
 )
+_LONGEST_SIDE_PX = 100_000  # TOML's whole numbers have no limit, and arrays' have
 # GH: H.264, GX: HEVC, then two digits of chapter and four of recording. Older: GOPR (first chapter), GP.
 _GOPRO = re.compile(r"(?P<kind>GH|GX|GP)(?P<chapter>\d\d)(?P<number>\d{4})|GOPR(?P<first>\d{4})", re.IGNORECASE)
 
@@ -57,6 +58,7 @@ class CameraSource:
         hint_sigma_s: Standard deviation of that knowledge, seconds.
         rolling_shutter_s: Time from reading the first to reading the last row, seconds.
         readout: Direction in the displayed image in which rows are read.
+        size_px: (width, height) of the displayed image, where neither a video nor a calibration says it.
     """
 
     name: str
@@ -69,6 +71,7 @@ class CameraSource:
     hint_sigma_s: float = 0.5
     rolling_shutter_s: float | None = None
     readout: Readout = "down"
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -418,6 +421,16 @@ def _natural_number(where: str, value: Any) -> int:
     return value
 
 
+def _size(where: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_side(side) for side in value):
+        raise SessionError(f"{where} must be [width, height] in whole pixels, not {value!r}.")
+    return value[0], value[1]
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LONGEST_SIDE_PX
+
+
 def _under_a_second(where: str, value: Any) -> float:
     if not 0 <= _number(where, value) < 1:
         raise SessionError(f"{where} must be seconds between 0 and 1, not {value!r}.")
@@ -442,4 +455,5 @@ _CAMERA_KEYS: dict[str, _Check] = {
     "hint_sigma_s": _positive,
     "rolling_shutter_s": _under_a_second,
     "readout": _one_of("down", "up", "left", "right"),
+    "size_px": _size,
 }

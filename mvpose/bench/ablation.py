@@ -21,7 +21,7 @@ from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync import refine
-from mvpose.sync.offsets import Method
+from mvpose.sync.offsets import PairMethod
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import Motion
 
@@ -64,7 +64,7 @@ PARTS: Mapping[str, Refinement] = {
 
 
 def _search(
-    methods: Sequence[Method] | None,
+    methods: Sequence[PairMethod] | None,
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera],
     clocks: Clocks,
@@ -75,7 +75,7 @@ def _search(
 EDGES: Mapping[str, Refinement] = {
     "learned edges where others lack (kept)": partial(_search, None),
     "no learned edges": partial(_search, ("epipolar",)),
-    "learned edges alone": partial(_search, ("learned",)),
+    "learned edges alone": partial(_search, ("insynformer",)),
 }
 
 

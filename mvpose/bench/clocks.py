@@ -110,10 +110,10 @@ class Estimator:
 
 ESTIMATORS = (
     Estimator("correlation", "correlation of speeds", False, {"methods": ("correlation",)}),
-    Estimator("learned", "learned", False, {"methods": ("learned",), "refine": False}),
-    Estimator("uncalibrated", "learned, geometry traced (default)", False),
+    Estimator("insynformer", "InSynFormer", False, {"methods": ("insynformer",), "refine": False}),
+    Estimator("uncalibrated", "InSynFormer, geometry traced (default)", False),
     Estimator("epipolar", "epipolar, calibrated", True, {"methods": ("epipolar",), "refine": False}),
-    Estimator("rays", "learned rays, calibrated", True, {"methods": ("learned",), "refine": False}),
+    Estimator("rays", "InSynFormer on rays, calibrated", True, {"methods": ("insynformer",), "refine": False}),
     Estimator("calibrated", "epipolar, all refined together (default)", True),
 )
 

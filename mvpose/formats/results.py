@@ -16,7 +16,7 @@ from mvpose.clock import Clock, Clocks, carried
 from mvpose.errors import FormatError
 from mvpose.poses import Poses3D
 from mvpose.skeleton import skeleton_of
-from mvpose.sync.offsets import METHODS, Mode, OffsetGraph, PairwiseOffset, Support
+from mvpose.sync.offsets import EARLIER_NAMES, METHODS, Mode, OffsetGraph, PairwiseOffset, Support
 
 CLOCKS_FORMAT = "mvpose.clocks/1"
 OFFSETS_FORMAT = "mvpose.offsets/1"
@@ -188,8 +188,9 @@ def read_offsets(path: Path) -> OffsetGraph:
     try:
         edges = []
         for e in value["estimates"]:
-            if e["method"] not in METHODS:
-                raise ValueError(f"unknown method {e['method']!r}")
+            method = EARLIER_NAMES.get(e["method"], e["method"])
+            if method not in METHODS:
+                raise ValueError(f"unknown method {method!r}")
             edges.append(
                 PairwiseOffset(
                     e["a"],
@@ -197,7 +198,7 @@ def read_offsets(path: Path) -> OffsetGraph:
                     float(e["at_s"]),
                     float(e["offset_s"]),
                     float(e["sigma_s"]),
-                    e["method"],
+                    method,
                     modes=tuple(Mode(float(o), float(s), float(w)) for o, s, w in e.get("modes", ())),
                     support=Support(**e.get("support", {})),
                     accepted=bool(e.get("accepted", True)),

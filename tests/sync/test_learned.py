@@ -33,7 +33,7 @@ def views_of(recording, rays):
 
 
 def edges_of(recording, rays=False, **more):
-    graph = estimate_offsets(recording.keypoints, recording.cameras if rays else None, methods=("learned",), **more)
+    graph = estimate_offsets(recording.keypoints, recording.cameras if rays else None, methods=("insynformer",), **more)
     return graph.edges
 
 
@@ -50,7 +50,7 @@ def test_offsets_are_found_with_their_sign(make, seed, starts, fps, rays):
     recording = make(seed, 8.0, starts, fps)
     (e,) = edges_of(recording, rays)
     assert e.accepted, e.reason
-    assert e.method == "learned"
+    assert e.method == "insynformer"
     assert (e.a, e.b) == (A, B)
     assert abs(e.offset_s - recording.true_offset_s(A, B, e.at_s)) < BOUND_S[rays]
     assert 0.002 < e.sigma_s < 0.04

@@ -254,7 +254,7 @@ def _view_of(where: str, name: str, keypoints: Keypoints2D, track: float | None)
     xy = np.full((keypoints.n_frames, len(keypoints.skeleton), 2), np.nan)
     score = np.zeros(xy.shape[:2])
     xy[frame], score[frame] = keypoints.xy_px[rows], keypoints.score[rows]
-    return View(*clip_joints(xy, score, keypoints.skeleton), keypoints.size_px)
+    return View(*clip_joints(xy, score, keypoints.skeleton), keypoints.known_size_px("SeSyn-Net"))
 
 
 def _sesyn_view(path: Path) -> tuple[View, int]:
