@@ -68,9 +68,11 @@ def synnet_loss(
     """Return SynNet's loss: of its logits, and by a weight what is wrong with the map between both streams' frames."""
 
     def loss(output: StreamAnswer, offset_frames: Tensor) -> Tensor:
+        answer = answer_loss(output.logits, offset_frames)
+        if output.frames is None:
+            return answer
         a, b = output.frames
-        aside = map_loss(a, b, offset_frames, slice(0, a.shape[1]), guide=weight, contrast=weight)
-        return answer_loss(output.logits, offset_frames) + aside
+        return answer + map_loss(a, b, offset_frames, slice(0, a.shape[1]), guide=weight, contrast=weight)
 
     return loss
 

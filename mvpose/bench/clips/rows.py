@@ -32,7 +32,7 @@ from mvpose.sync.insynformer import InSynFormer
 from mvpose.sync.train.config import Training
 from mvpose.sync.train.losses import guided, lag_loss
 from mvpose.sync.train.rows import ADAMW, GUIDED_ADAMW, Row
-from mvpose.sync.train.scenes import Recipe
+from mvpose.sync.train.scenes import IFID, Recipe
 from mvpose.training.config import nearest
 
 
@@ -113,7 +113,8 @@ def table_rows(*, whole_frames: bool = False) -> dict[str, TableRow]:
         return whole_frames_loss if whole_frames else hxe_loss if hxe else ce_loss
 
     def synnet(name: str, title: str, *, hxe: bool, aside: float = 0.0) -> Row:
-        build = partial(SynNet, conditional=hxe, whole_frames=whole_frames)
+        frames = IFID.frames if aside else 0
+        build = partial(SynNet, conditional=hxe, whole_frames=whole_frames, map_of=frames)
         return Row(name, title, build, synnet_loss(answer_loss(hxe), aside), 2e-3 if aside else 1e-3, ADAMW)
 
     def published(name: str, title: str, *, hxe: bool, mhsa: bool, figures: tuple[float, ...]) -> TableRow:

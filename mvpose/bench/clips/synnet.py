@@ -17,7 +17,7 @@ from mvpose.bench.clips.rendering import render_heatmaps
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.sync.answers import IntervalLogits
 from mvpose.sync.clips import ClipPairs, Decision
-from mvpose.sync.insynformer import IntervalHeads
+from mvpose.sync.insynformer import IntervalHeads, distance_map
 
 _PIXELS, _MAP, _FEATURES, _HIDDEN = 24, 3, 48, 32  # side of a heatmap, of a feature map; channels of it, of the memory
 
@@ -46,10 +46,10 @@ class ConvLSTM(nn.Module):
 
 @dataclass(frozen=True)
 class StreamAnswer:
-    """What SynNet says of B pairs, and the frames (B, T, D) of both streams that it comes from."""
+    """What SynNet says of B pairs, and the frames (B, T, D) of both streams whose map it saw, if it did."""
 
     logits: IntervalLogits
-    frames: tuple[Tensor, Tensor]
+    frames: tuple[Tensor, Tensor] | None
 
 
 class SynNet(nn.Module):
@@ -59,9 +59,13 @@ class SynNet(nn.Module):
         reach: Largest number of whole frames.
         conditional: Whether tenths are conditioned on the whole frame (HXE) or independent of it (CE).
         whole_frames: Whether only whole frames are to be told.
+        map_of: Frames of a clip whose map between the two streams is classified beside the memory's state, as guided
+            networks need it; 0 without, as published.
     """
 
-    def __init__(self, *, reach: int = 5, conditional: bool = True, whole_frames: bool = False) -> None:
+    def __init__(
+        self, *, reach: int = 5, conditional: bool = True, whole_frames: bool = False, map_of: int = 0
+    ) -> None:
         super().__init__()
         self.stream = nn.Sequential(
             nn.Conv2d(len(CLIP_SKELETON), _FEATURES, 4, stride=4),
@@ -72,8 +76,8 @@ class SynNet(nn.Module):
             nn.ReLU(),
         )
         self.forwards, self.backwards = ConvLSTM(2 * _FEATURES, _HIDDEN), ConvLSTM(2 * _FEATURES, _HIDDEN)
-        self.merge = nn.Linear(2 * _HIDDEN * _MAP**2, 128)
-        self.embed = nn.Linear(_FEATURES * _MAP**2, 64)  # for the auxiliary losses alone
+        self.merge = nn.Linear(2 * _HIDDEN * _MAP**2 + map_of**2, 128)
+        self.embed = nn.Linear(_FEATURES * _MAP**2, 64) if map_of else None
         self.classify = IntervalHeads(128, reach=reach, conditional=conditional, whole_frames=whole_frames)
 
     def forward(self, pairs: ClipPairs) -> StreamAnswer:
@@ -83,9 +87,11 @@ class SynNet(nn.Module):
         features = self.stream(images).contiguous().unflatten(0, heatmaps.shape[:3])
         joined = features.transpose(1, 2).flatten(2, 3)  # (B, T, 2 · features, 3, 3)
         states = torch.cat([self.forwards(joined)[:, -1], self.backwards(joined.flip(1))[:, -1]], dim=1)
-        logits = self.classify(torch.relu(self.merge(states.flatten(1))))
-        first, second = self.embed(features.flatten(3)).unbind(1)
-        return StreamAnswer(logits, (first, second))
+        told, frames = [states.flatten(1)], None
+        if self.embed is not None:
+            first, second = frames = self.embed(features.flatten(3)).unbind(1)
+            told.append(distance_map(first, second).log_softmax(2).flatten(1))
+        return StreamAnswer(self.classify(torch.relu(self.merge(torch.cat(told, 1)))), frames)
 
     def decide(self, output: StreamAnswer) -> Decision:
         """Say what the logits mean."""
