@@ -162,7 +162,14 @@ def table_rows(*, whole_frames: bool = False) -> dict[str, TableRow]:
             (79.93, 92.44, None, None, None, 0.87, 122, 196),
         ),
         TableRow(
-            Row("sesyn-guided", "SeSyn-Net, guided", SeSynNet, guided_sesyn_loss, 2e-3, GUIDED_ADAMW),
+            Row(
+                "sesyn-guided",
+                "SeSyn-Net, guided",
+                partial(SeSynNet, centred=True),
+                guided_sesyn_loss,
+                2e-3,
+                GUIDED_ADAMW,
+            ),
             (1,),
             settings=_MENDED,
         ),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mvpose.skeleton import CLIP_SKELETON
 from mvpose.sync.clips import ClipPairs, Decision
+from mvpose.sync.moments import body_coordinates
 
 _CHANNELS = (3, *4 * (24,), *5 * (48,))
 _KERNEL = 9  # frames
@@ -123,12 +124,18 @@ class STGCNBlock(nn.Module):
 
 
 class SeSynNet(nn.Module):
-    """Nine blocks of ST-GCN; an embedding is the features of all joints of a frame."""
+    """Nine blocks of ST-GCN; an embedding is the features of all joints of a frame.
+
+    Args:
+        centred: Whether joints are seen from the person's middle in units of its size, so that heights can be compared
+            between views; else in the image, as published.
+    """
 
     adjacency: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, centred: bool = False) -> None:
         super().__init__()
+        self.centred = centred
         joints = len(CLIP_SKELETON)
         self.register_buffer("adjacency", torch.from_numpy(spatial_partition()).float(), persistent=False)
         self.norm = ChannelNorm(3 * joints)
@@ -139,7 +146,8 @@ class SeSynNet(nn.Module):
 
     def forward(self, pairs: ClipPairs) -> FrameEmbeddings:
         """Embed the frames of B pairs of clips of any length."""
-        relative = torch.nan_to_num(pairs.xy / pairs.size_px[:, :, None, None] - 0.5)
+        place = body_coordinates(pairs) if self.centred else pairs.xy / pairs.size_px[:, :, None, None] - 0.5
+        relative = torch.nan_to_num(place)
         x = torch.cat([relative, pairs.score[..., None]], dim=-1) * (pairs.seen & (pairs.score > 0))[..., None]
         x = self.norm(x.flatten(0, 1).flatten(2)).unflatten(2, (-1, 3))  # (2B, T, J, 3)
         for block in self.blocks:

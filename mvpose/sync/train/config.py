@@ -9,7 +9,7 @@ from typing import Any
 
 from mvpose.errors import FormatError
 from mvpose.sync.train.rows import ROWS, Row
-from mvpose.sync.train.scenes import IFID, Recipe
+from mvpose.sync.train.scenes import Recipe
 from mvpose.training.config import Plan, check_keys, check_plan, check_types, is_number, nearest, read_values
 
 
@@ -52,7 +52,6 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 
 # The models of detector and occlusion are measured, not chosen by a config.
 _RECIPE = tuple(f.name for f in fields(Recipe) if f.name not in ("detector", "occlusion"))
-_LESS_THAN = IFID.whole_frames + 1  # frames; the classes of the paper's networks end there
 
 
 def read_training(path: Path, options: Sequence[str] = (), seed: int | None = None) -> Training:
@@ -121,10 +120,3 @@ def _check_values(training: Training, path: Path) -> None:
     for _, recipe in training.recipes:
         if recipe.unrelated and training.batch < 2:
             raise FormatError(f"{path}: a batch of 1 holds nobody else for unrelated pairs")
-        others = recipe.unrelated or recipe.phase or recipe.frames != IFID.frames
-        if not training.network.any_clips and (others or recipe.longest_offset_s * recipe.fps > _LESS_THAN + 1e-9):
-            able = [name for name, row in ROWS.items() if row.any_clips]
-            raise FormatError(
-                f"{path}: {training.row} learns from related clips of {IFID.frames} frames that are less than "
-                f"{_LESS_THAN} frames apart; for other recipes choose {' or '.join(able)}"
-            )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvpose.bench.clips.cnn_siamese import CNNSiamese, MatchedMotion, render_joint_flow
-from mvpose.sync.insynformer import person_frame
+from mvpose.bench.clips.rendering import person_frame
 
 
 def test_a_joint_s_displacement_is_drawn_where_it_was(swaying):

@@ -26,8 +26,8 @@ def test_an_unknown_row_is_refused_with_the_one_that_was_meant(tmp_path):
 def test_a_row_or_a_file_that_is_named_twice_is_refused(tmp_path):
     with pytest.raises(FormatError, match="sesyn is named twice"):
         Plan(tmp_path, tmp_path, rows=("sesyn", "oracle", "sesyn"))
-    seeds = tuple(("lagformer", tmp_path / seed / "lagformer.safetensors") for seed in ("seed0", "seed1"))
-    with pytest.raises(FormatError, match=r"lagformer\.safetensors is named twice"):
+    seeds = tuple(("insynformer", tmp_path / seed / "insynformer.safetensors") for seed in ("seed0", "seed1"))
+    with pytest.raises(FormatError, match=r"insynformer\.safetensors is named twice"):
         Plan(tmp_path, tmp_path, weights=(*seeds, seeds[0]))
 
 

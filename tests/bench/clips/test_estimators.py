@@ -32,7 +32,7 @@ def test_training_with_the_same_words_is_taken_and_another_is_named(tmp_path):
 
 def test_what_the_package_comes_with_is_loaded_from_it(bank):
     labelled = draw_seeded(bank, IFID, 32, 1)
-    for name, rays in (("lagformer-shipped", False), ("lagformer-rays-shipped", True)):
+    for name, rays in (("insynformer-shipped", False), ("insynformer-rays-shipped", True)):
         row = ready_row(name, IFID)
         assert row.network.rays == rays and row.any_length and row.name == name
         assert torch.isfinite(row.decide(labelled).sigma_frames).all()

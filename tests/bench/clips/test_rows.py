@@ -11,12 +11,25 @@ from mvpose.training.folder import MotionFolder
 from mvpose.training.weights import load_weights
 
 torch.set_num_threads(1)
-PAPER = [name for name in ROWS if name not in product.ROWS]
-"""The rows of the paper; those that ship have their own tests."""
+COMPARED = [name for name in ROWS if name not in product.ROWS]
+"""All but what ships, which has its own tests."""
+ONE_OF_EACH = [name for name in COMPARED if name not in ("synnet-ce", "insynformer-ce-mhsa", "insynformer-ce-guided")]
+PUBLISHED = ["synnet-ce", "synnet-hxe", "sesyn", "cnnsiamese"] + [
+    f"insynformer-{kind}" for kind in ("ce-mhsa", "hxe-mhsa", "ce", "hxe")
+]
+COUNTING = ("sesyn", "sesyn-guided", "cnnsiamese")
 
 
 def offsets(count, seed=0):
     return 12 * torch.rand(count, generator=torch.Generator().manual_seed(seed)) - 6
+
+
+def tensors(value):
+    """All tensors of an output."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for part in parts for tensor in tensors(part)]
 
 
 def built(row):
@@ -25,31 +38,36 @@ def built(row):
 
 
 @pytest.mark.parametrize("whole_frames", [False, True])
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_row_learns_and_every_weight_takes_part(drifting, name, whole_frames):
     row = table_rows(whole_frames=whole_frames)[name].row
     offset = offsets(24).trunc() if whole_frames else offsets(24)
     pairs, net = drifting(offset, missing=0.1), built(row)
+    if whole_frames:
+        pairs = replace(pairs, time_s=pairs.time_s / 3)  # the protocol's 30 fps
     optimizer = row.optimizer_of(net)
     losses = []
-    for _ in range(16 if name == "sesyn" else 12):  # of plain SGD a slow start
+    for _ in range(16 if name == "sesyn" else 8):  # of plain SGD a slow start
         optimizer.zero_grad()
         loss = row.loss(net(pairs), offset)
         loss.backward()
         for key, weight in net.named_parameters():
-            assert torch.isfinite(weight.grad).all(), key
-            if losses:  # heads start at 0, and let nothing through at the first step
+            learns = weight.requires_grad and weight.grad is not None
+            assert learns or not weight.requires_grad or name == "insynformer-bare", key
+            if learns:
+                assert torch.isfinite(weight.grad).all(), key
+            if learns and len(losses) > 1:  # what starts at 0 lets nothing through at the first steps
                 assert weight.grad.abs().max() > 0, key
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < (0.99 if name == "sesyn" else 0.97) * losses[0]
+    assert losses[-1] < (0.99) * losses[0]
     decision = net.decide(net(pairs))
     assert decision.ex.min() >= 0
     assert decision.ex.max() <= 5
-    assert (decision.tenth is None) == (whole_frames or name in ("sesyn", "cnnsiamese"))
+    assert (decision.tenth is None) == (name in COUNTING or (whole_frames and not row.any_clips))
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", COMPARED)
 def test_a_row_bears_nothing_seen(drifting, name):
     pairs, net = drifting(offsets(4), missing=0.1), built(ROWS[name].row)
     pairs.xy[0] = torch.nan
@@ -63,7 +81,7 @@ def test_a_row_bears_nothing_seen(drifting, name):
         assert decision.sigma_frames is None or torch.isfinite(decision.sigma_frames).all()
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", COMPARED)
 def test_what_stands_in_for_a_missing_joint_does_not_matter(drifting, name):
     pairs, net = drifting(offsets(6), missing=0.2), built(ROWS[name].row).eval()
     for weight in net.parameters():
@@ -73,7 +91,7 @@ def test_what_stands_in_for_a_missing_joint_does_not_matter(drifting, name):
     half[..., 1] = torch.where(pairs.seen, half[..., 1], 1e6)  # x is NaN still
     with torch.no_grad():
         one, other = net(pairs), net(replace(pairs, xy=half))
-    for part, same in zip(vars(one).values(), vars(other).values(), strict=True):
+    for part, same in zip(tensors(one), tensors(other), strict=True):
         torch.testing.assert_close(part, same, atol=1e-4, rtol=1e-4)
 
 
@@ -84,7 +102,7 @@ def test_rows_are_named_and_titled_once():
 
 
 def test_each_row_of_the_paper_has_its_figures_and_what_ships_has_none():
-    assert [name for name, row in ROWS.items() if row.published] == PAPER
+    assert [name for name, row in ROWS.items() if row.published] == PUBLISHED
     assert {row.tables for row in ROWS.values()} == {(1,), (2,), (1, 2)}
 
 
@@ -101,8 +119,8 @@ def test_a_row_is_trained_as_all_others_are_but_for_its_own_settings(monkeypatch
 
 def test_networks_count_whole_frames_where_offsets_are_whole():
     whole = training_of("insynformer-hxe", 8, replace(IFID, fractions=False), 0)
-    assert whole.network.build().classify.tenth is None
-    assert training_of("insynformer-hxe", 8, IFID, 0).network.build().classify.tenth is not None
+    assert whole.network.build().classify.heads.tenth is None
+    assert training_of("insynformer-hxe", 8, IFID, 0).network.build().classify.heads.tenth is not None
 
 
 def test_a_row_with_momentum_and_running_means_resumes_exactly(folder, tmp_path):

@@ -83,3 +83,12 @@ def test_views_are_embedded_alike(swaying):
     assert output.a.shape == (3, 9, 13 * 48)
     torch.testing.assert_close(output.a, swapped.b)
     torch.testing.assert_close(output.b, swapped.a)
+
+
+def test_a_centred_one_does_not_see_where_in_the_image_people_are(swaying):
+    torch.manual_seed(0)
+    net, pairs = SeSynNet(centred=True).eval(), swaying([1.0, -2.0])
+    moved = replace(pairs, xy=1.5 * pairs.xy + torch.tensor([40.0, -30.0]))
+    torch.testing.assert_close(net(pairs).a, net(moved).a, atol=1e-4, rtol=1e-3)
+    plain = SeSynNet().eval()
+    assert not torch.allclose(plain(pairs).a, plain(moved).a, atol=1e-3)

@@ -30,21 +30,32 @@ def test_the_memory_of_one_pixel_is_an_lstm():
 
 def test_the_frames_are_read_both_ways(swaying):
     net, pairs = network(), swaying([1.0, 2.5, -3.0])
-    before = net(pairs).ex
+    before = net(pairs).logits.ex
     for frame in (0, 4):
         other = swaying([1.0, 2.5, -3.0])
         other.xy[:, :, frame, 2] = torch.nan
         other.score[:, :, frame, 2] = 0
-        assert not torch.allclose(net(other).ex, before)
+        assert not torch.allclose(net(other).logits.ex, before)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 8])
 def test_clips_may_be_of_any_length(swaying, frames):
-    output = SynNet(reach=3)(swaying([1.0, -1.0], frames=frames))
+    output = SynNet(reach=3)(swaying([1.0, -1.0], frames=frames)).logits
     assert output.ex.shape == (2, 4)
     assert output.tenth.shape == (2, 4, 10)
 
 
 def test_views_share_their_stream_but_not_their_place(swaying):
     net, pairs = network(), swaying([2.0, -4.0])
-    assert not torch.allclose(net(pairs).order, net(pairs.swapped()).order)
+    assert not torch.allclose(net(pairs).logits.order, net(pairs.swapped()).logits.order)
+
+
+def test_a_guided_one_reads_the_map_between_its_streams(swaying):
+    torch.manual_seed(0)
+    net, pairs = SynNet(map_of=5).eval(), swaying([1.0, 2.5, -3.0])
+    nn.init.normal_(net.classify.ex.weight, std=0.1)
+    output = net(pairs)
+    assert [frames.shape for frames in output.frames] == [(3, 5, 64)] * 2
+    output.logits.ex.sum().backward()
+    assert net.embed.weight.grad.abs().sum() > 0
+    assert SynNet()(pairs).frames is None

@@ -417,10 +417,12 @@ def config(tmp_path):
 
 
 def test_options_stand_over_the_config(config):
-    training = read_training(config, ["clips=12_000", "row=lagformer", "learning_rate=1e-4", "half=True"], seed=7)
+    training = read_training(
+        config, ["clips=12_000", "row=insynformer-rays", "learning_rate=1e-4", "half=True"], seed=7
+    )
     recipes = ((1.0, Recipe(fps=20, noise=(0.5, 1))),)
     assert training == Training(
-        row="lagformer", clips=12_000, batch=4, recipes=recipes, learning_rate=1e-4, half=True, seed=7
+        row="insynformer-rays", clips=12_000, batch=4, recipes=recipes, learning_rate=1e-4, half=True, seed=7
     )
 
 
@@ -448,11 +450,12 @@ def test_options_stand_over_the_config(config):
         ("recipes=[(1, {'fps': '10'})]", "fps is '10', not float"),
         ("recipes=[(1, {'fps': 0})]", "a recipe has fps or span_s that is not above 0"),
         ("recipes=[(1, {'frames': 1})]", "a recipe has frames below 2"),
-        ("recipes=[(1, {'absent': 1.5})]", "a recipe has wild, unrelated or absent that is not within 0"),
+        (
+            "recipes=[(1, {'absent': 1.5})]",
+            "a recipe has wild, unrelated, absent, cropped or stranger that is not within 0",
+        ),
         ("recipes=[(1, {'speed': [2, 1]})]", "a recipe has noise or speed that is not (low, high)"),
-        ("recipes=[(1, {'frames': 10})]", "insynformer learns from related clips of 5 frames"),
-        ("recipes=[(1, {'unrelated': 0.2})]", "for other recipes choose lagformer"),
-        ("recipes=[(1, {'span_s': 0.7})]", "less than 6 frames apart"),
+        ("recipes=[(1, {'cropped': -0.1})]", "cropped or stranger that is not within 0"),
     ],
 )
 def test_wrong_values_are_named(config, option, why):
@@ -461,7 +464,7 @@ def test_wrong_values_are_named(config, option, why):
 
 
 def test_a_lone_pair_has_nobody_to_be_unrelated_to(config):
-    options = ["row=lagformer", "recipes=[(1, {'unrelated': 0.2, 'frames': 10, 'span_s': 0.7})]"]
+    options = ["row=insynformer", "recipes=[(1, {'unrelated': 0.2, 'frames': 10, 'span_s': 0.7})]"]
     assert read_training(config, options).recipes[0][1].unrelated == 0.2
     with pytest.raises(FormatError, match="a batch of 1 holds nobody else"):
         read_training(config, [*options, "batch=1"])
