@@ -25,7 +25,7 @@ Exchanging the views mirrors the answer exactly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -62,6 +62,7 @@ class Curves:
         spectra: (B, C, d + 2, frequencies) Fourier transforms of weight, weighted points, weighted square lengths.
         log_gain: (C,) how much each counts in the map between two views' moments.
         clip: The moments within the clip.
+        length: G.
         step_s: Time between two moments.
     """
 
@@ -69,11 +70,16 @@ class Curves:
     spectra: Tensor
     log_gain: Tensor
     clip: slice
+    length: int
     step_s: float
 
     def rows(self, index: slice | Tensor) -> Curves:
         """Return those of some of the pairs."""
-        return Curves(self.points[index], self.spectra[index], self.log_gain, self.clip, self.step_s)
+        return replace(self, points=self.points[index], spectra=self.spectra[index])
+
+    def spectra_alone(self) -> Curves:
+        """Return what can be compared with other views, and nothing else: a third less."""
+        return replace(self, points=self.points[..., :0])
 
     def scaled(self) -> Tensor:
         """Return all curves at each moment (B, G, C · d), by their gains."""
@@ -208,7 +214,8 @@ class InSynFormer(nn.Module):
         """
         if self.curves is None or len(self.across):
             raise ValueError("views of this network cannot be encoded one by one")
-        return self._curves(self.curves, *self._tokens(pairs, duration_s))
+        a, b = self._curves(self.curves, *self._tokens(pairs, duration_s))
+        return a.spectra_alone(), b.spectra_alone()
 
     def compare(self, a: Curves, b: Curves, frame_s: Tensor) -> LagPosterior:
         """Return the posterior (B,) of the offset between two views' curves; one of a may meet many of b.
@@ -244,7 +251,7 @@ class InSynFormer(nn.Module):
         assert body is not None
         points, spectra = head(moments, self.norm(tokens), body)
         (a, b), (of_a, of_b) = (part.unflatten(0, (-1, 2)).unbind(1) for part in (points, spectra))
-        known = (head.log_gain, moments.clip, self.step_s)
+        known = (head.log_gain, moments.clip, points.shape[-1], self.step_s)
         return Curves(a, of_a, *known), Curves(b, of_b, *known)
 
     def _look_across(self, tokens: Tensor, moments: Moments, curves: tuple[Curves, Curves] | None) -> Tensor:
@@ -486,7 +493,7 @@ def _by_lag(a: Curves, b: Curves) -> Tensor:
     one_a, at_a, square_a = a.spectra.conj().split([1, dimensions, 1], dim=2)
     one_b, at_b, square_b = b.spectra.split([1, dimensions, 1], dim=2)
     square = one_a * square_b + square_a * one_b - 2 * (at_a * at_b).sum(2, keepdim=True)
-    sums = _over_lags(torch.cat([one_a * one_b, square, at_a * one_b - one_a * at_b], dim=2), a.points.shape[-1])
+    sums = _over_lags(torch.cat([one_a * one_b, square, at_a * one_b - one_a * at_b], dim=2), a.length)
     weight, square, first = sums.split([1, 1, dimensions], dim=2)
     met = weight[:, :, 0].clamp(min=0)
     total = met.clamp(min=1e-3)

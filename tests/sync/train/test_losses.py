@@ -75,7 +75,7 @@ def test_losses_are_weighed_and_exchange_with_the_views():
 def test_a_reading_is_judged_by_its_answer_and_its_maps():
     a, b = (v.transpose(1, 2)[:, None] for v in views(2))
     none, gain = torch.zeros(16, 1, 1, 1), torch.zeros(1)
-    curves = tuple(Curves(points, none, gain, CLIP, 0.05) for points in (a, b))
+    curves = tuple(Curves(points, none, gain, CLIP, 34, 0.05) for points in (a, b))
     answer, frame_s = posterior(0.1, count=16), torch.full((16,), 0.1)
     right, wrong = torch.ones(16), -torch.ones(16)  # frames, of two moments each
     loss = guided(lag_loss)
