@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _EPOCH_S = 20.0  # an epoch holds at least this much common time, so that each has a sigma of its own worth
 _MOST_EPOCHS = 8
 _CORRELATION_SIGMA_S = 0.02  # even a perfect peak is this uncertain: two views of one movement do not speed up as one
-_SEARCH_NATS = 10.0  # less evidence than the best peak by this much is not made up for by windows that overlap fully
 _MISTAKEN_NATS = 7.0  # one hint in a thousand is a mistake, and no better evidence is overruled by it
 _CERTAIN_S = 1e-4  # sigma of what users call certain
 
@@ -275,7 +274,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
 
     Calibrated views are refined by the network that compares rays; the search compares image coordinates always.
     """
-    from mvpose.sync.learned import MOMENTS, fit_learned, learned_search, shipped_network
+    from mvpose.sync.learned import MOMENTS, SEARCH_NATS, fit_learned, learned_search, shipped_network
 
     curve = learned_search(view_a, view_b, shipped_network(rays=False))
     if curve is None:
@@ -284,7 +283,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
     fits: list[LearnedFit] = []
     peaks = curve.peaks(_log_prior(curve.offset_s, prior))
     for peak in peaks:
-        within_reach = peak.evidence > peaks[0].evidence - _SEARCH_NATS
+        within_reach = peak.evidence > peaks[0].evidence - SEARCH_NATS
         fit = fit_learned(view_a, view_b, network, peak.offset_s) if within_reach else None
         if fit is not None and all(abs(fit.offset_s - other.offset_s) > 0.1 for other in fits):
             fits.append(fit)

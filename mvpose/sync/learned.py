@@ -9,8 +9,9 @@ fully.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -21,7 +22,7 @@ from mvpose.calib.camera import Camera
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync.clips import ClipPairs
 from mvpose.sync.coarse import LagCurve
-from mvpose.sync.lagformer import LagFormer, LagPosterior
+from mvpose.sync.lagformer import Curves, LagFormer, LagPosterior
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.windows import (
     WINDOW_S,
@@ -34,7 +35,11 @@ from mvpose.sync.windows import (
 )
 from mvpose.training.weights import load_weights
 
-_SEARCHED, _REFINED = 24, 40  # windows of one camera at most, in the search and in each epoch of the refinement
+# Windows of one camera at most: in the first search and in the second, and in each epoch of the refinement.
+_GLANCED, _SEARCHED, _REFINED = 8, 24, 40
+SEARCH_NATS = 10.0
+"""Less evidence than the best peak of a search by this much is not made up for by windows that overlap fully."""
+
 MOMENTS = 2.0
 """Independent moments in a window, as a ``LagCurve`` counts them."""
 
@@ -42,6 +47,7 @@ _HOP_A_S, _HOP_B_S = 1.0, 0.5
 _GRID_S = 0.02  # of the search's curve
 _FINE_S = 0.001
 _BATCH = 512
+_KEPT = 2048  # windows of a camera whose curves are kept, some 140 MB; those of longer recordings are made as needed
 _LEAST_NATS = -2.0  # what one window may hold against an offset: its person may be hidden from the other camera
 
 # Powers of the summed likelihoods, without rays and with: windows overlap by half, and a detector's bias outlasts them.
@@ -61,6 +67,62 @@ class LearnedView:
 
     tracks: list[Track]
     camera: Camera | None
+    _encoded: dict[tuple[LagFormer, float], Encoded] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def encoded(self, network: LagFormer, hop_s: float) -> Encoded:
+        """Return all windows at a spacing, encoded once by image coordinates for however many cameras they meet."""
+        if (network, hop_s) not in self._encoded:
+            self._encoded[network, hop_s] = Encoded(self.tracks, network, hop_s)
+        return self._encoded[network, hop_s]
+
+
+class Encoded:
+    """All windows of one camera and their curves.
+
+    Attributes:
+        windows: The windows.
+        hop_s: Their spacing.
+    """
+
+    def __init__(self, tracks: list[Track], network: LagFormer, hop_s: float) -> None:
+        self.windows = cut_windows(tracks, *every_window(tracks, hop_s), frames_per_window(tracks))
+        self.hop_s = hop_s
+        self._network = network
+        self._kept: list[tuple[np.ndarray, Curves]] | None = None
+
+    def curves(self, index: np.ndarray | None = None) -> Iterable[tuple[np.ndarray, Curves]]:
+        """Return curves in batches, with the indices (m,) of the windows.
+
+        Args:
+            index: (n,) windows that are wanted at least; by default all.
+        """
+        every = np.arange(len(self.windows))
+        if len(self.windows) > _KEPT:  # memory must not grow with the recording
+            return self._encode(every if index is None else index)
+        if self._kept is None:
+            self._kept = list(self._encode(every))
+        return self._kept
+
+    def one_by_one(self, index: np.ndarray) -> list[Curves]:
+        """Return the curves of some windows (n,), each alone."""
+        found: dict[int, Curves] = {}
+        for own, curves in self.curves(index):
+            found |= {i: curves.rows(slice(n, n + 1)) for n, i in enumerate(own)}
+        return [found[i] for i in index]
+
+    def _encode(self, index: np.ndarray) -> Iterator[tuple[np.ndarray, Curves]]:
+        """Encode windows (n,) as pairs, one half of them beside the other."""
+        for part in _parts(len(index), 2 * _BATCH):
+            first, second = np.array_split(index[part], 2)
+            filled = np.resize(second, len(first)) if len(second) else first  # of an odd number one is encoded twice
+            pairs = _paired(self.windows.rows(first), self.windows.rows(filled), None, None)
+            with torch.inference_mode():
+                curves, more = self._network.encode(pairs, WINDOW_S)
+            yield first, curves
+            if len(second):
+                yield second, more.rows(slice(len(second)))
 
 
 @dataclass(frozen=True)
@@ -107,8 +169,22 @@ def shipped_network(rays: bool) -> LagFormer:
     return network.eval()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch work alone: its threads wait for each other by spinning, and windows are too small to share anyway."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCurve | None:
     """Score all offsets at which two recordings overlap, without a calibration.
+
+    Most pairs are plain from few windows of a and of b; the others are searched by many.
 
     Args:
         a: One camera.
@@ -120,31 +196,35 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     """
     if not a.tracks or not b.tracks:
         return None
-    frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
-    windows_a = cut_windows(a.tracks, *every_window(a.tracks, _HOP_A_S), frames)
-    windows_a = windows_a.rows(_most_moving(windows_a, _SEARCHED))
-    opens_b, whose_b = every_window(b.tracks, _HOP_B_S)
-    lags = opens_b[None] - windows_a.opens_s[:, None]  # (A, B)
-    low, high = lags.min() - _HOP_B_S, lags.max() + _HOP_B_S
+    for most, hop_s in ((_GLANCED, _HOP_A_S), (_SEARCHED, _HOP_B_S)):
+        curve = _search(a.encoded(network, _HOP_A_S), b.encoded(network, hop_s), network, most)
+        if _is_plain(curve):
+            break
+    return curve
+
+
+def _search(a: Encoded, b: Encoded, network: LagFormer, most: int) -> LagCurve:
+    """Let the windows of a that move most, so many at most, meet all of b."""
+    chosen = _most_moving(a.windows, most)
+    lags = b.windows.opens_s[None] - a.windows.opens_s[chosen, None]  # (A, B)
+    low, high = lags.min() - b.hop_s, lags.max() + b.hop_s
     grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
-    reach = int(_HOP_B_S * 0.6 / _GRID_S)
-    best = np.full((len(windows_a), len(grid)), -np.inf, dtype=np.float32)
+    reach = int(b.hop_s * 0.6 / _GRID_S)
+    best = np.full((len(chosen), len(grid)), -np.inf, dtype=np.float32)
     people = np.zeros(best.shape, dtype=np.int32)
+    curves_a = a.one_by_one(chosen)
     with torch.inference_mode():
-        for part in _parts(len(opens_b)):  # so that memory does not grow with the recording
-            windows_b = cut_windows(b.tracks, opens_b[part], whose_b[part], frames)
-            curves_a, curves_b = network.encode(_unpaired(windows_a, windows_b, a, b), WINDOW_S)
-            curves_b = curves_b.rows(slice(len(windows_b)))
-            frame_s = torch.full((len(windows_b),), 0.1)
-            for n, own_lags in enumerate(lags[:, part]):
-                posterior = network.compare(curves_a.rows(slice(n, n + 1)), curves_b, frame_s)
+        for index, curves_b in b.curves():
+            frame_s = torch.full((len(index),), 0.1)
+            for n, own_lags in enumerate(lags[:, index]):
+                posterior = network.compare(curves_a[n], curves_b, frame_s)
                 cell = np.round((own_lags - low) / _GRID_S).astype(int)[:, None] + np.arange(-reach, reach + 1)
                 inside = (cell >= 0) & (cell < len(grid))
                 cell = np.clip(cell, 0, len(grid) - 1)
                 offset = (grid[cell] - own_lags[:, None]).astype(np.float32)
                 ratio = posterior.log_likelihood_ratio(torch.from_numpy(offset)).numpy()
                 np.maximum.at(best[n], cell, np.where(inside, ratio, -np.inf))
-                np.add.at(people[n], cell, inside & (np.abs(offset) <= _HOP_B_S / 2))  # each person has one there
+                np.add.at(people[n], cell, inside & (np.abs(offset) <= b.hop_s / 2))  # each person has one there
     met = np.isfinite(best)
     best -= np.log(np.maximum(people, 1))  # whoever of b it is, of so many the best is as good by chance
     moments = met.sum(0) * MOMENTS
@@ -154,6 +234,14 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     return LagCurve(grid, evidence, np.maximum(moments, 1e-9).astype(float))
 
 
+def _is_plain(curve: LagCurve) -> bool:
+    """Tell whether one offset alone is worth a refinement."""
+    first, *others = curve.peaks()
+    least = max([curve.chance_evidence, *(peak.evidence for peak in others)])
+    return first.evidence > least + SEARCH_NATS
+
+
+@_one_thread()
 def fit_learned(
     a: LearnedView,
     b: LearnedView,
@@ -252,26 +340,18 @@ def _most_moving(windows: Windows, most: int) -> np.ndarray:
     return np.array([share[int(np.argmax(motion[share]))] for share in shares if len(share)], dtype=int)
 
 
-def _parts(count: int) -> Iterator[slice]:
-    for start in range(0, count, _BATCH):
-        yield slice(start, min(start + _BATCH, count))
+def _parts(count: int, most: int = _BATCH) -> Iterator[slice]:
+    for start in range(0, count, most):
+        yield slice(start, min(start + most, count))
 
 
 def _compare(network: LagFormer, wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> LagPosterior:
     with torch.inference_mode():
-        pairs = _paired(wa, wb, a, b)
+        pairs = _paired(wa, wb, a.camera, b.camera)
         return network.compare(*network.encode(pairs, WINDOW_S), pairs.frame_s)
 
 
-def _unpaired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPairs:
-    """Put windows of a beside windows of b, whatever they are, only to be encoded; of the fewer the last repeats."""
-    rows = np.arange(max(len(wa), len(wb)))
-    wa, wb = (w.rows(np.minimum(rows, len(w) - 1)) for w in (wa, wb))
-    uncalibrated = (replace(a, camera=None), replace(b, camera=None))
-    return _paired(wa, wb, *uncalibrated)
-
-
-def _paired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPairs:
+def _paired(wa: Windows, wb: Windows, a: Camera | None, b: Camera | None) -> ClipPairs:
     """Return windows (N,) of both cameras as pairs of clips."""
 
     def both(x: np.ndarray, y: np.ndarray) -> Tensor:
@@ -280,7 +360,7 @@ def _paired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPai
     def repeated(values: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(values).astype(np.float32)).expand(len(wa), *(-1,) * (values[0].ndim + 1))
 
-    cameras = (a.camera, b.camera)
+    cameras = (a, b)
     return ClipPairs(
         both(wa.xy_px, wb.xy_px),
         both(wa.score, wb.score),

@@ -72,20 +72,22 @@ class FundamentalFit:
 
 @dataclass(frozen=True)
 class _Points:
-    """Joints of both views at one moment each: positions (n, J, 2), their noise (n, J or 1)."""
+    """Joints of both views at one moment each: positions (..., 2), their noise (...), or one for all joints."""
 
     xy_a: np.ndarray
     xy_b: np.ndarray
     sigma_a: np.ndarray
     sigma_b: np.ndarray
 
-    @property
-    def seen(self) -> np.ndarray:
-        """Return (n, J) whether there is a joint in both views."""
-        return np.isfinite(self.residual(np.eye(3)))
+    def seen(self) -> _Points:
+        """Return one after the other the joints that are there in both views: positions (n, 2), their noise (n,)."""
+        sigma_a, sigma_b = (np.broadcast_to(s, self.xy_a.shape[:-1]) for s in (self.sigma_a, self.sigma_b))
+        known = np.isfinite(self.xy_a).all(-1) & np.isfinite(self.xy_b).all(-1)
+        known &= np.isfinite(sigma_a) & np.isfinite(sigma_b)
+        return _Points(self.xy_a[known], self.xy_b[known], sigma_a[known], sigma_b[known])
 
     def residual(self, F: np.ndarray) -> np.ndarray:
-        """Return (n, J) Sampson residuals in standard deviations."""
+        """Return (...) Sampson residuals in standard deviations."""
         return epipolar_residual(self.xy_a, self.xy_b, F, self.sigma_a, self.sigma_b)
 
 
@@ -251,7 +253,7 @@ def _start(
     for a, b, common in _meetings(tracks_a, tracks_b, around_s):
         seed = _seed([match_of(a, b, *common)], around_s, _REACH_S)
         matches = [] if seed is None else match_people(tracks_a, tracks_b, *seed, _FAIR_COST)
-        if seed is not None and matches and (agreement := _agreement(matches, *seed)) > best:
+        if seed is not None and matches and (agreement := _agreement(_points(matches, seed[1]).seen(), seed[0])) > best:
             best, start = agreement, (*seed, matches)
     if start is None:
         return None
@@ -273,10 +275,9 @@ def _meetings(
     return [m for m in met if m[2][1] - m[2][0] >= max(_SHORTEST_S, longest / 2)]
 
 
-def _agreement(matches: Sequence[Match], F: np.ndarray, offset_s: float) -> float:
+def _agreement(seen: _Points, F: np.ndarray) -> float:
     """Return how many joints agree with F, each the more the better."""
-    residual = _points(matches, offset_s).residual(F)
-    return float((1 - robust_cost(residual[np.isfinite(residual)])).sum())
+    return float((1 - robust_cost(seen.residual(F))).sum())
 
 
 def _seed(matches: Sequence[Match], around_s: float, reach_s: float) -> tuple[np.ndarray, float] | None:
@@ -285,11 +286,11 @@ def _seed(matches: Sequence[Match], around_s: float, reach_s: float) -> tuple[np
     thinned = [m.only(slice(None, None, thin)) for m in matches]
     best, seed = 0.0, None
     for offset in around_s + np.arange(-reach_s, reach_s + 1e-9, _START_STEP_S):
-        points = _points(thinned, offset)
-        if points.seen.sum() < _LEAST_JOINTS:
+        seen = _points(thinned, offset).seen()
+        if len(seen.xy_a) < _LEAST_JOINTS:
             continue
-        F = _eight_point(points)
-        if (agreement := _agreement(thinned, F, offset)) > best:
+        F = _eight_point(seen)
+        if (agreement := _agreement(seen, F)) > best:
             best, seed = agreement, (F, float(offset))
     return seed
 
@@ -304,22 +305,21 @@ def _points(matches: Sequence[Match], offset_s: float) -> _Points:
     )
 
 
-def _eight_point(points: _Points) -> np.ndarray:
+def _eight_point(seen: _Points) -> np.ndarray:
     """Return the robust F (3, 3): the eight-point algorithm, reweighted for Sampson's distance and for outliers.
 
     The outliers' scale falls with the residuals, as in graduated non-convexity; normalised points are well conditioned
     (Hartley & Zisserman, algorithm 11.1).
     """
-    seen = points.seen
-    h_a, h_b = homogeneous(points.xy_a[seen]), homogeneous(points.xy_b[seen])
+    h_a, h_b = homogeneous(seen.xy_a), homogeneous(seen.xy_b)
     rows = (h_b[:, :, None] * h_a[:, None, :]).reshape(-1, 9)
     weight = np.ones(len(rows))
     for _ in range(10):
         _, vectors = np.linalg.eigh((rows * weight[:, None]).T @ rows)
         F = _rank_two(vectors[:, 0].reshape(3, 3))
-        residual = points.residual(F)[seen]
+        residual = seen.residual(F)
         scale = max(OUTLIER_SCALE, OUTLIER_SCALE * 1.4826 * float(np.median(np.abs(residual))))
-        algebraic = (rows * F.ravel()).sum(1)
+        algebraic = rows @ F.ravel()
         per_sigma = np.where(np.abs(algebraic) > 1e-12, residual / algebraic, 0.0)
         weight = np.square(per_sigma / (1 + np.square(residual / scale)))
     return F

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +101,77 @@ def test_the_search_s_curve_peaks_at_the_offset_and_spans_all(exact):
     assert curve.offset_s[-1] == pytest.approx(7.0 - 1.5, abs=0.6)
     assert (curve.moments > 0).all()
     assert curve.moments.max() <= learned.MOMENTS * 7
+
+
+class Watched:
+    """A network that notes how many views it encodes, and by how many threads."""
+
+    def __init__(self, network):
+        self.network, self.rays = network, network.rays
+        self.encoded, self.threads = 0, set()
+
+    def encode(self, pairs, duration_s):
+        self.encoded += 2 * len(pairs)
+        self.threads.add(torch.get_num_threads())
+        return self.network.encode(pairs, duration_s)
+
+    def compare(self, a, b, frame_s):
+        self.threads.add(torch.get_num_threads())
+        return self.network.compare(a, b, frame_s)
+
+
+def test_windows_are_encoded_once_however_many_cameras_they_meet(make):
+    views = learned_views(make(0, 12.0, (0.0, 0.3, 0.7), (25, 25, 30)).keypoints, None)
+    network = Watched(shipped_network(False))
+    for pair in itertools.combinations(views.values(), 2):
+        learned_search(*pair, network)
+    once = network.encoded
+    # A second apart in any case, and half a second apart where a pair is not plain; of an odd number one counts twice.
+    windows = [[len(view.encoded(network, hop_s).windows) for view in views.values()] for hop_s in (1.0, 0.5)]
+    assert sum(windows[0]) <= once <= sum(map(sum, windows)) + 2 * len(views)
+    for pair in itertools.permutations(views.values(), 2):
+        learned_search(*pair, network)
+    assert network.encoded <= sum(map(sum, windows)) + 2 * len(views)
+
+
+def test_torch_works_alone_and_has_its_threads_back(exact):
+    network, before = Watched(shipped_network(False)), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        learned_search(*views_of(exact, False), network)
+        fit_learned(*views_of(exact, False), network, 0.4137)
+        assert network.threads == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_window_has_its_own_curves(exact, monkeypatch, kept, count):
+    monkeypatch.setattr(learned, "_KEPT", 100 if kept else 0)
+    view, _ = views_of(exact, False)
+    network = shipped_network(False)
+    seen = view.encoded(network, 1.0)
+    seen.windows = seen.windows.rows(slice(count))
+    both = torch.full((1,), 0.1)
+    listed = {int(i): curves.rows(slice(n, n + 1)) for index, curves in seen.curves() for n, i in enumerate(index)}
+    assert sorted(listed) == list(range(count))
+    with torch.inference_mode():
+        for n, own in enumerate(seen.one_by_one(np.arange(count))):
+            alone, _ = network.encode(learned._paired(*[seen.windows.rows(slice(n, n + 1))] * 2, None, None), 2.0)
+            for curves in (own, listed[n]):
+                same = network.compare(curves, alone, both).log_weight - network.compare(alone, alone, both).log_weight
+                assert same.abs().max() < 1e-4
+
+
+def test_what_is_not_plain_at_a_glance_is_searched_by_more_windows(make):
+    recording = make(2, 9.0, (0.0, 0.8765), (12, 12), motion=walking_in_place, noisy=True)
+    views = learned_views(recording.keypoints, None)
+    network = Watched(shipped_network(False))
+    learned_search(views[A], views[B], network)
+    # Every step of the walk is as good: windows half a second apart were asked, too.
+    assert network.encoded > sum(len(view.encoded(network, 1.0).windows) for view in views.values()) + 2
 
 
 def test_a_fit_starts_from_within_half_a_second(exact):
