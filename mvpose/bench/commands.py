@@ -119,8 +119,8 @@ def bench_recordings(
 ) -> None:
     """Clocks of whole recordings of known ones; what they do to 3D poses; the speed. All takes about half an hour.
 
-    Rows: correlation, insynformer and uncalibrated (the default) without a calibration; epipolar, rays and calibrated (the
-    default) with one. Kinds are described as the tables do: --cases "5 s at 10 fps", --cases "rolling shutter".
+    Rows: correlation, insynformer and uncalibrated (the default) without a calibration; epipolar, rays and calibrated
+    (the default) with one. Kinds are described as the tables do: --cases "5 s at 10 fps", --cases "rolling shutter".
     """
     from mvpose.bench import clocks
 

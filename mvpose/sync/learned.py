@@ -1,4 +1,4 @@
-"""The learned estimate of a pair over whole recordings: windows in which people move, compared by LagFormer, added up.
+"""InSynFormer over whole recordings: windows in which people move are compared, and what they say is added up.
 
 A window's log-likelihood ratio says how much likelier its people are at an offset than if they had nothing to do with
 each other. Windows are nearly independent, so the ratios add up to one posterior of the pair, tempered for what they
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from mvpose.calib.camera import Camera
+from mvpose.errors import FormatError
 from mvpose.keypoints import Keypoints2D
+from mvpose.sync.answers import LagPosterior
 from mvpose.sync.clips import ClipPairs
 from mvpose.sync.coarse import LagCurve
-from mvpose.sync.lagformer import Curves, LagFormer, LagPosterior
+from mvpose.sync.insynformer import Curves, InSynFormer
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.windows import (
     WINDOW_S,
@@ -67,11 +69,11 @@ class LearnedView:
 
     tracks: list[Track]
     camera: Camera | None
-    _encoded: dict[tuple[LagFormer, float], Encoded] = field(
+    _encoded: dict[tuple[InSynFormer, float], Encoded] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def encoded(self, network: LagFormer, hop_s: float) -> Encoded:
+    def encoded(self, network: InSynFormer, hop_s: float) -> Encoded:
         """Return all windows at a spacing, encoded once by image coordinates for however many cameras they meet."""
         if (network, hop_s) not in self._encoded:
             self._encoded[network, hop_s] = Encoded(self.tracks, network, hop_s)
@@ -86,7 +88,7 @@ class Encoded:
         hop_s: Their spacing.
     """
 
-    def __init__(self, tracks: list[Track], network: LagFormer, hop_s: float) -> None:
+    def __init__(self, tracks: list[Track], network: InSynFormer, hop_s: float) -> None:
         self.windows = cut_windows(tracks, *every_window(tracks, hop_s), frames_per_window(tracks))
         self.hop_s = hop_s
         self._network = network
@@ -158,14 +160,17 @@ def _view(keypoints: Keypoints2D, camera: Camera | None) -> LearnedView:
 
 
 @cache
-def shipped_network(rays: bool) -> LagFormer:
+def shipped_network(rays: bool) -> InSynFormer:
     """Return the network that comes with the package.
 
     Raises:
-        FormatError: Its weights are damaged.
+        FormatError: Its weights are damaged, or of the other network.
     """
-    network = LagFormer(rays=rays)
-    load_weights(network, WEIGHTS / f"{'lagformer-rays' if rays else 'lagformer'}.safetensors")
+    name = "insynformer-rays" if rays else "insynformer"
+    network, path = InSynFormer(rays=rays), WEIGHTS / f"{name}.safetensors"
+    found = load_weights(network, path).get("row")
+    if found != name:  # of image coordinates and rays the weights have the same shapes
+        raise FormatError(f"{path} holds the weights of {found}, not of {name}; get the file anew")
     return network.eval()
 
 
@@ -181,7 +186,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCurve | None:
+def learned_search(a: LearnedView, b: LearnedView, network: InSynFormer) -> LagCurve | None:
     """Score all offsets at which two recordings overlap, without a calibration.
 
     Most pairs are plain from few windows of a and of b; the others are searched by many.
@@ -203,7 +208,7 @@ def learned_search(a: LearnedView, b: LearnedView, network: LagFormer) -> LagCur
     return curve
 
 
-def _search(a: Encoded, b: Encoded, network: LagFormer, most: int) -> LagCurve:
+def _search(a: Encoded, b: Encoded, network: InSynFormer, most: int) -> LagCurve:
     """Let the windows of a that move most, so many at most, meet all of b."""
     chosen = _most_moving(a.windows, most)
     lags = b.windows.opens_s[None] - a.windows.opens_s[chosen, None]  # (A, B)
@@ -245,7 +250,7 @@ def _is_plain(curve: LagCurve) -> bool:
 def fit_learned(
     a: LearnedView,
     b: LearnedView,
-    network: LagFormer,
+    network: InSynFormer,
     around_s: float,
     window: tuple[float, float] = (-np.inf, np.inf),
 ) -> LearnedFit | None:
@@ -271,7 +276,7 @@ def fit_learned(
 
 
 def _fit_once(
-    a: LearnedView, b: LearnedView, network: LagFormer, around_s: float, bounds: tuple[float, float]
+    a: LearnedView, b: LearnedView, network: InSynFormer, around_s: float, bounds: tuple[float, float]
 ) -> LearnedFit | None:
     opens, whose = every_window(a.tracks, _HOP_A_S)
     # Of a long recording, windows that the other camera cannot have seen would take the places of those it did.
@@ -345,7 +350,7 @@ def _parts(count: int, most: int = _BATCH) -> Iterator[slice]:
         yield slice(start, min(start + most, count))
 
 
-def _compare(network: LagFormer, wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> LagPosterior:
+def _compare(network: InSynFormer, wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> LagPosterior:
     with torch.inference_mode():
         pairs = _paired(wa, wb, a.camera, b.camera)
         return network.compare(*network.encode(pairs, WINDOW_S), pairs.frame_s)

@@ -1,4 +1,4 @@
-"""Windows of a recording: what LagFormer compares, cut from one camera's tracks."""
+"""Windows of a recording: what InSynFormer compares, cut from one camera's tracks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.skeleton import CLIP_SKELETON, Skeleton
 
 WINDOW_S = 2.0
-"""Length of a window: LagFormer was trained on nothing longer."""
+"""Length of a window: InSynFormer was trained on nothing longer."""
 
 _SHORTEST_S = 0.3  # of a track that is worth a window
 _FEWEST_FRAMES = 3

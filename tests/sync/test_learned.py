@@ -341,17 +341,21 @@ def test_damaged_weights_are_refused(unloaded, monkeypatch, tmp_path, rays):
     with pytest.raises(FormatError, match="not a whole safetensors file"):
         shipped_network(rays)
     torch.manual_seed(0)
-    save_weights(InSynFormer(rays=not rays), tmp_path / name, {})
+    save_weights(InSynFormer(width=16), tmp_path / name, {})
     with pytest.raises(FormatError, match="weights of another network"):
         shipped_network(rays)
-    save_weights(InSynFormer(rays=rays), tmp_path / name, {})
+    # What is trained on the other input has the same shapes.
+    save_weights(InSynFormer(), tmp_path / name, {"row": "insynformer" if rays else "insynformer-rays"})
+    with pytest.raises(FormatError, match="holds the weights of insynformer"):
+        shipped_network(rays)
+    save_weights(InSynFormer(), tmp_path / name, {"row": name.removesuffix(".safetensors")})
     assert shipped_network(rays).rays == rays
 
 
 def test_weights_that_know_nothing_make_no_edge(unloaded, monkeypatch, tmp_path, exact):
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
     torch.manual_seed(0)
-    save_weights(InSynFormer(), tmp_path / "insynformer.safetensors", {})
+    save_weights(InSynFormer(), tmp_path / "insynformer.safetensors", {"row": "insynformer"})
     assert not any(e.accepted for e in edges_of(exact))
 
 

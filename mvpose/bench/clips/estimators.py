@@ -13,7 +13,7 @@ import torch
 from mvpose.bench.clips.correlation import correlate
 from mvpose.bench.clips.oracle import find_offsets
 from mvpose.bench.clips.rows import TableTraining
-from mvpose.errors import WorkspaceError
+from mvpose.errors import FormatError, WorkspaceError
 from mvpose.pipeline import Progress
 from mvpose.sync.clips import Decision
 from mvpose.sync.pretrained import WEIGHTS
@@ -86,6 +86,9 @@ def loaded_row(row: Row, path: Path) -> Estimator:
     """
     network = row.build()
     metadata = load_weights(network, path)
+    named = metadata.get("row", row.name)
+    if named != row.name.removesuffix("-shipped"):  # shapes do not tell rays from image coordinates
+        raise FormatError(f"{path} holds the weights of {named}, not of {row.name}; name that row")
     noted = metadata.get("training")
     said = {**(noted if isinstance(noted, dict) else {}), "clips": metadata.get("clips")}
 

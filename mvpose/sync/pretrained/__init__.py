@@ -3,4 +3,4 @@
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent
-"""The folder: ``lagformer.safetensors`` and ``lagformer-rays.safetensors``."""
+"""The folder: ``insynformer.safetensors`` and ``insynformer-rays.safetensors``."""
