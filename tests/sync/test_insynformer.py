@@ -98,7 +98,8 @@ def test_pixels_and_places_of_the_image_do_not_matter_without_rays(clips):
 @pytest.mark.parametrize("options", BY_HEADS)
 def test_exchanged_views_exchange_the_order_and_nothing_else(options, short):
     network = small(**options)
-    there, back = network(short), network(short.swapped())
+    with torch.inference_mode():
+        there, back = network(short), network(short.swapped())
     if options["attention"] == "tsa+cva":
         for one, other in zip(said(back.answer), said(there.answer.swapped()), strict=True):
             same(one, other)
