@@ -50,7 +50,7 @@ from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.sound import sound_offsets
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.video import Video, probe
-from mvpose.workspace import Workspace, digest_of, file_digest
+from mvpose.workspace import Workspace, digest_of, file_digest, video_digest
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _is_detected(source: CameraSource, recording: Recording, workspace: Workspac
 
 def _source_digest(source: CameraSource, recording: Recording) -> str:
     """Return what a camera's keypoints depend on; for those of a video, its times are not among it."""
-    videos = [file_digest(path) for path in source.videos]
+    videos = [video_digest(path) for path in source.videos]
     if source.keypoints is None:
         checkpoint = recording.settings.checkpoint
         return digest_of(videos, None if checkpoint is None else file_digest(checkpoint))
@@ -313,7 +313,7 @@ def synchronise(
         rig_digest(rig),
         reference,
         sorted(hints.items()),
-        [file_digest(path) for video in recording.videos.values() for path in video.paths],
+        [video_digest(path) for video in recording.videos.values() for path in video.paths],
         [file_digest(path) for path in sorted(WEIGHTS.glob("*.safetensors"))],
     )
     if workspace.is_current("sync", digest):

@@ -23,7 +23,7 @@ from mvpose.formats.results import read_json, write_json
 Result = TypeVar("Result")
 
 RUN_FORMAT = "mvpose.run/1"
-_SAMPLE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass
@@ -197,23 +197,35 @@ def recorded_calib(workspace: Workspace) -> tuple[Path, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Return a digest of a file or folder: of all its content, or of its size and three samples where it is large."""
+    """Return a digest of all that a file holds, or of the files of a folder and their names."""
     path = Path(path)
     digest = hashlib.blake2b(digest_size=16)
     if path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_file():
-                digest.update(f"{child.name} {file_digest(child)}\n".encode())
+                digest.update(f"{child.name} {file_digest(child)}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
-    size = path.stat().st_size
-    digest.update(f"{size}".encode())
     with path.open("rb") as file:
-        if size <= 3 * _SAMPLE_BYTES:
-            digest.update(file.read())
-        else:
-            for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE_BYTES))
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def video_digest(path: Path) -> str:
+    """Return a digest of a video's size, first, middle and last megabyte.
+
+    Hours of video take minutes to read. Encoding anything anew moves every byte that follows it and nearly always
+    changes the size, so only bytes that are changed in place go unnoticed.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size <= 3 * _BLOCK_BYTES:
+        return file_digest(path)
+    digest = hashlib.blake2b(f"{size}".encode(), digest_size=16)
+    with path.open("rb") as file:
+        for start in (0, (size - _BLOCK_BYTES) // 2, size - _BLOCK_BYTES):
+            file.seek(start)
+            digest.update(file.read(_BLOCK_BYTES))
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from mvpose.workspace import (
     file_digest,
     open_workspace,
     recorded_calib,
+    video_digest,
 )
 
 
@@ -135,17 +136,26 @@ def test_a_digest_is_of_the_content_not_of_name_or_time(tmp_path):
     assert file_digest(a) != file_digest(b)
 
 
-@pytest.mark.parametrize("place", [0, 2_500_000, 4_999_999])
-def test_a_large_file_is_known_by_its_ends_and_middle(tmp_path, place):
-    content = bytearray(5_000_000)
+LARGE = 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("digest", "places"),
+    [(file_digest, [0, 1_100_000, LARGE // 2, LARGE - 1]), (video_digest, [0, LARGE // 2, LARGE - 1])],
+)
+def test_a_large_file_that_keeps_its_size_is_known_by_every_byte_a_video_by_its_ends_and_middle(
+    tmp_path, digest, places
+):
     path = tmp_path / "large"
-    path.write_bytes(content)
-    before = file_digest(path)
-    content[place] = 1
-    path.write_bytes(content)
-    assert file_digest(path) != before
-    path.write_bytes(bytes(5_000_001))
-    assert file_digest(path) != before
+    path.write_bytes(bytes(LARGE))
+    digests = {digest(path)}
+    for place in places:
+        content = bytearray(LARGE)
+        content[place] = 1
+        path.write_bytes(content)
+        digests.add(digest(path))
+    path.write_bytes(bytes(LARGE + 1))
+    assert len(digests | {digest(path)}) == len(places) + 2
 
 
 def test_the_digest_of_a_folder_is_of_its_files_and_their_names(tmp_path):
