@@ -1,14 +1,20 @@
 """The output folder: the only place that knows the names of its files, and which of them are still current.
 
-``run.json`` keeps, for every finished stage, a digest of all that went into it. A stage whose digest is unchanged and
-whose files are there is not run again; that is how an interrupted run goes on where it stopped.
+``run.json`` keeps, for every finished stage, a digest of all that went into it and one of every file that came out. A
+stage for which all of these still hold is not run again; that is how an interrupted run goes on where it stopped. A
+stage's files take their places together when all are made, and one that was killed amidst that has files on record that
+are not those on disk: whatever the moment, nobody's results are taken for another run's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +22,35 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mvpose import __version__
-from mvpose.atomic import is_text
+from mvpose.atomic import is_text, replace_file, staging_folder
 from mvpose.errors import FormatError, WorkspaceError
 from mvpose.formats.results import read_json, write_json
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
-RUN_FORMAT = "mvpose.run/1"
+RUN_FORMAT = "mvpose.run/2"  # 1 listed files without their digests
 _BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Making:
+    """The files of a stage on their way.
+
+    Attributes:
+        root: The output folder.
+        folder: Where they lie until all of them are whole.
+        facts: What else belongs on record about the stage.
+    """
+
+    root: Path
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, final: Path) -> Path:
+        """Return where to write a file that is to take the place ``final`` in the output folder."""
+        return self.folder / final.relative_to(self.root)
 
 
 @dataclass
@@ -33,7 +60,7 @@ class Workspace:
     Attributes:
         root: The folder.
         force: Whether every stage runs anew.
-        stages: What is known of each finished stage: its digest, its files, its seconds.
+        stages: What is known of each finished stage: its digest, its files with theirs, its seconds.
         warnings: What the user was told, in order.
         options: The command's options, for the record.
     """
@@ -43,6 +70,7 @@ class Workspace:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    _committing: threading.Lock = field(default_factory=threading.Lock, repr=False)  # cameras are detected in threads
 
     def keypoints2d(self, camera: str) -> Path:
         """2D keypoints of one camera."""
@@ -89,13 +117,32 @@ class Workspace:
         return self.root / "poses3d"
 
     def is_current(self, stage: str, digest: str) -> bool:
-        """Tell whether a stage has been run on just these inputs and its files are all there."""
-        is_same = self.stages.get(stage, {}).get("digest") == digest
-        return is_same and not self.force and all(f.is_file() for f in self.files(stage))
+        """Tell whether a stage has been run on just these inputs and its files are what it wrote then."""
+        if self.force or self.stages.get(stage, {}).get("digest") != digest:
+            return False
+        changed = [name for name, own in self._files(stage).items() if not self._holds(name, own)]
+        if changed:
+            log.info("%s: not as the last run left it, so made again", ", ".join(str(self.root / n) for n in changed))
+        return not changed
+
+    def _holds(self, name: str, digest: str | None) -> bool:
+        path = self.root / name
+        return digest is not None and path.is_file() and file_digest(path) == digest
+
+    def _files(self, stage: str) -> dict[str, str | None]:
+        return self.stages.get(stage, {}).get("files", {})
 
     def files(self, stage: str) -> list[Path]:
         """Return the files that a stage wrote when it was last run."""
-        return [self.root / name for name in self.stages.get(stage, {}).get("files", ())]
+        return [self.root / name for name in self._files(stage)]
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """Return what else is on record about a stage that was run."""
+        return {k: v for k, v in self.stages.get(stage, {}).items() if k not in ("digest", "files")}
+
+    def made_of(self, stage: str) -> dict[str, str | None]:
+        """Return what stands for a finished stage's files in the digest of a later one."""
+        return dict(self.stages[stage]["files"])
 
     def read(self, reader: Callable[[Path], Result], path: Path) -> Result:
         """Read what an earlier run wrote.
@@ -108,21 +155,52 @@ class Workspace:
         except FormatError as error:
             raise WorkspaceError(f"{str(error).rstrip('.')}; --force makes it anew") from error
 
-    def finish(self, stage: str, digest: str, files: Iterable[Path], seconds: float, **facts: Any) -> None:
-        """Remember a stage as done, with whatever facts about it belong on record."""
-        self.stages[stage] = {
-            "digest": digest,
-            "files": [str(f.relative_to(self.root)) for f in files],
-            "seconds": round(seconds, 3),
-            **facts,
-        }
-        self.save()
+    @contextmanager
+    def making(self, stage: str, digest: str, **facts: Any) -> Iterator[Making]:
+        """Run a stage: the block computes and writes, and when it ends well its files replace those of the last run.
+
+        Whoever is killed before that has changed nothing. From then on, files and record differ until the last file is
+        in place and the record is written, so that the stage is run again.
+
+        Args:
+            stage: Its name.
+            digest: What its inputs amount to.
+            facts: What else belongs on record; the block may add to it.
+
+        Raises:
+            WorkspaceError: A file cannot be written.
+        """
+        start = time.perf_counter()
+        with staging_folder(self.root) as folder:
+            made = Making(self.root, folder, dict(facts))
+            yield made
+            with self._committing:
+                files = self._put_in_place(stage, folder)
+                seconds = round(time.perf_counter() - start, 3)
+                self.stages[stage] = {"digest": digest, "files": files, "seconds": seconds, **made.facts}
+                self.save()
+
+    def _put_in_place(self, stage: str, folder: Path) -> dict[str, str]:
+        """Replace a stage's files by those of a folder; return their names and digests."""
+        files = {p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+        before = self._files(stage)
+        if not files.keys() <= before.keys():
+            # Files of new names go on record first: whatever a kill leaves of them is removed by the next run.
+            self.stages[stage] = {**self.stages.get(stage, {}), "files": {**dict.fromkeys(files), **before}}
+            self.save()
+        for name in files:
+            replace_file(folder / name, self.root / name)
+        self._remove(before.keys() - files.keys())
+        return files
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for path in (self.root / name for name in names):
+            if path.resolve().is_relative_to(self.root.resolve()):  # run.json may have come from anywhere
+                path.unlink(missing_ok=True)
 
     def forget(self, stage: str) -> None:
         """Remove what a stage made, if it ran."""
-        for path in self.files(stage):
-            if path.resolve().is_relative_to(self.root.resolve()):  # run.json may have come from anywhere
-                path.unlink(missing_ok=True)
+        self._remove(self._files(stage))
         self.stages.pop(stage, None)
 
     def save(self) -> None:
@@ -171,13 +249,17 @@ def _recorded_stages(run: Path) -> dict[str, dict[str, Any]]:
     stages = read_json(run, RUN_FORMAT).get("stages", {})
     if not isinstance(stages, dict) or not all(_is_record(stage) for stage in stages.values()):
         raise FormatError(f"{run} does not hold the record of a run")
-    return stages
+    return {name: {**stage, "files": _with_digests(stage.get("files", {}))} for name, stage in stages.items()}
 
 
 def _is_record(stage: object) -> bool:
-    if not isinstance(stage, dict) or not isinstance(stage.get("files", []), list):
+    if not isinstance(stage, dict) or not isinstance(stage.get("files", {}), dict | list):
         return False
-    return all(isinstance(name, str) for name in stage.get("files", []))
+    return all(isinstance(name, str) for name in stage.get("files", {}))
+
+
+def _with_digests(files: dict[str, str | None] | list[str]) -> dict[str, str | None]:
+    return files if isinstance(files, dict) else dict.fromkeys(files)
 
 
 def recorded_calib(workspace: Workspace) -> tuple[Path, Any]:

@@ -16,7 +16,7 @@ from mvpose.calib.files import read_rig
 from mvpose.clock import Clocks
 from mvpose.compare import compare
 from mvpose.detect import mediapipe
-from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError, WorkspaceError
+from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError
 from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
@@ -143,16 +143,23 @@ def test_moved_times_of_a_video_need_no_new_detection(tmp_path, make_videos):
     make_videos(tmp_path / "videos", cam01=6)
 
     def detect(**settings):
+        told = []
         workspace = open_workspace(tmp_path / "mvpose")
-        before = workspace.stages.get("detect:cam01")
-        found = pipeline.detect(open_recording(tmp_path, Settings(**settings)), workspace)["cam01"]
-        return found, workspace.stages["detect:cam01"] is not before
+        found = pipeline.detect(
+            open_recording(tmp_path, Settings(**settings)), workspace, lambda what, done, total: told.append(what)
+        )
+        return found["cam01"], bool(told)
+
+    def record():
+        return json.loads((tmp_path / "mvpose" / "run.json").read_text())["stages"]["detect:cam01"]
 
     first, ran = detect(detector="mediapipe")
     assert ran
+    before = record()
     (tmp_path / "session.toml").write_text("[cameras.cam01]\nstart_s = 7.0\n")
     moved, ran = detect(detector="auto")  # which is content with what mediapipe found
     assert not ran
+    assert record() == {**before, "files": record()["files"]} != before
     np.testing.assert_allclose(moved.time_s, first.time_s + 7)
     np.testing.assert_array_equal(read_npz(tmp_path / "mvpose" / "keypoints2d" / "cam01.npz").time_s, moved.time_s)
     make_videos(tmp_path / "videos", cam01=7)
@@ -196,13 +203,27 @@ def test_exports_of_people_who_are_no_more_are_removed(done):
     assert {path.name for path in (done / "mvpose").glob("*.trc")} == {"poses3d_p7.trc", "poses3d_mine.trc"}
 
 
-def test_a_newer_result_is_refused_and_not_overwritten(done):
-    path = done / "mvpose" / "clocks.json"
-    newer = path.read_text().replace("mvpose.clocks/1", "mvpose.clocks/2")
-    path.write_text(newer)
-    with pytest.raises(WorkspaceError, match=r"mvpose\.clocks/2, newer than .*--force"):
-        run(done)
-    assert path.read_text() == newer
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("keypoints2d/cam02.npz", {"detect"}),
+        ("offsets.json", {"sync"}),
+        ("clocks.json", {"sync"}),
+        ("poses3d.npz", {"reconstruct"}),
+        ("poses3d_p0.trc", {"export"}),
+        ("report/metrics.json", {"compare"}),
+    ],
+)
+def test_a_result_that_is_not_what_its_stage_wrote_is_made_again_and_named(done, caplog, name, stages):
+    path = done / "mvpose" / name
+    before = path.read_bytes()
+    path.write_bytes(bytes(100) + before[100:])
+    with caplog.at_level("INFO"):
+        assert run(done, report=True) == stages
+    assert path.read_bytes() == before
+    assert [r.getMessage() for r in caplog.records if r.name == "mvpose.workspace"] == [
+        f"{path}: not as the last run left it, so made again"
+    ]
 
 
 def test_hints_make_the_reference_certain(session):
