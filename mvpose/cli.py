@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,21 +276,15 @@ def _settings(options: dict[str, Any], beside: str | None = None) -> Settings:
 def _opened(
     session: Path, out: Path | None, force: bool, options: dict[str, Any], beside: str | None = None
 ) -> Iterator[tuple[Recording, Workspace, Progress]]:
-    """Open session and output folder, and put all that is said into run.json even if something fails."""
+    """Open session and output folder; all that is said goes into run.json even if something fails."""
     from mvpose.pipeline import open_recording
     from mvpose.workspace import open_workspace
 
     with gathered_messages() as (progress, warnings):
         recording = open_recording(session, _settings(options, beside))
-        workspace = open_workspace(out or session / "mvpose", force=force, options=options)
-        workspace.warnings = warnings
-        try:
+        folder = out or session / "mvpose"
+        with open_workspace(folder, force=force, options=options, warnings=warnings) as workspace:
             yield recording, workspace, progress
-        except BaseException:
-            with suppress(MvposeError):  # what failed first is what the user must hear of
-                workspace.save()
-            raise
-        workspace.save()
 
 
 @cli.command(short_help="From videos to 3D skeletons, in one go.")
@@ -486,13 +480,15 @@ def export(session: Path, out: Path | None, kind: str) -> None:
     """Write the 3D poses for other programs."""
     from mvpose.formats.motion import EXPORTS
     from mvpose.formats.results import read_poses
+    from mvpose.lock import locked
     from mvpose.workspace import Workspace
 
     workspace = Workspace(out or session / "mvpose")
     with gathered_messages():
         _require_made(workspace.poses3d, workspace, session)
-        for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
-            click.echo(str(path))
+        with locked(workspace.root):
+            for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
+                click.echo(str(path))
 
 
 def _require_made(poses_file: Path, workspace: Workspace, session: Path) -> None:

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mvpose import __version__
-from mvpose.atomic import is_text, replace_file, staging_folder
-from mvpose.errors import FormatError, WorkspaceError
+from mvpose.atomic import is_text, remove_partials, replace_file, staging_folder
+from mvpose.errors import FormatError, MvposeError, WorkspaceError
 from mvpose.formats.results import read_json, write_json
+from mvpose.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -217,12 +218,28 @@ class Workspace:
         )
 
 
-def open_workspace(root: Path, *, force: bool = False, options: Mapping[str, Any] | None = None) -> Workspace:
-    """Make or reopen the output folder.
+@contextmanager
+def open_workspace(
+    root: Path,
+    *,
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
+    warnings: list[str] | None = None,
+) -> Iterator[Workspace]:
+    """Make or reopen the output folder, and keep other processes out of it until the block ends.
+
+    What a killed run left half written is removed; ``run.json`` is written at the beginning and, whether the block ends
+    well or not, at the end.
+
+    Args:
+        root: The folder.
+        force: Whether every stage runs anew.
+        options: The command's options, for the record.
+        warnings: The list that what the user is told is gathered in, for the record.
 
     Raises:
-        WorkspaceError: It cannot be written, a file stands in its place, or its ``run.json`` cannot be read, for
-            instance because a newer version wrote it, and ``force`` is not set.
+        WorkspaceError: It cannot be written, a file stands in its place, another process is at work there, or its
+            ``run.json`` cannot be read, for instance because a newer version wrote it, and ``force`` is not set.
     """
     if not is_text(root):  # C3D's writer, for one, could not open a file in it
         raise WorkspaceError(f"the output folder's name {str(root)!a} is not UTF-8; choose another --out")
@@ -232,15 +249,24 @@ def open_workspace(root: Path, *, force: bool = False, options: Mapping[str, Any
         raise WorkspaceError(
             f"the output folder {root} cannot be made: {error.strerror or error}; choose --out"
         ) from error
-    workspace = Workspace(root, force, options=dict(options or {}))
-    try:
-        workspace.stages = _recorded_stages(workspace.run)
-    except FormatError as error:
-        if not force:
-            raise WorkspaceError(f"{error}; choose another --out, or do everything anew with --force") from error
-    # Finding out now that the folder is read-only beats finding out after an hour of detection.
-    workspace.save()
-    return workspace
+    with locked(root):
+        workspace = Workspace(root, force, warnings=[] if warnings is None else warnings, options=dict(options or {}))
+        for folder in (root, workspace.report.parent, workspace.keypoints2d("").parent):
+            remove_partials(folder)
+        try:
+            workspace.stages = _recorded_stages(workspace.run)
+        except FormatError as error:
+            if not force:
+                raise WorkspaceError(f"{error}; choose another --out, or do everything anew with --force") from error
+        # Finding out now that the folder is read-only beats finding out after an hour of detection.
+        workspace.save()
+        try:
+            yield workspace
+        except BaseException:
+            with suppress(MvposeError):  # what failed first is what the user must hear of
+                workspace.save()
+            raise
+        workspace.save()
 
 
 def _recorded_stages(run: Path) -> dict[str, dict[str, Any]]:

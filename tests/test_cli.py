@@ -33,7 +33,7 @@ COMMANDS = ["reconstruct", "detect", "sync", "compare", "view", "export", "conve
 
 
 def partial_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+    return [path for path in folder.rglob("*") if path.name.startswith((".partial-", ".lock"))]
 
 
 def read(path: Path) -> dict:
@@ -743,6 +743,21 @@ def test_a_camera_that_fails_costs_no_other_its_detections(mvpose, session, tmp_
     assert ended.code == 3
     assert "cam02.npz" in ended.errors[0]
     assert read_npz(recording / "mvpose" / "keypoints2d" / "cam01.npz").n_frames == 8
+
+
+def test_a_second_process_is_told_who_works_in_the_folder(mvpose_process, opened, done):
+    opened(done / "mvpose")
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    writing = [
+        mvpose_process("sync", done, "--calib", done / "calib.json"), mvpose_process("export", done, "--to", "trc"),
+    ]  # fmt: skip
+    for process in writing:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (3, "")
+        (line,) = err.splitlines()
+        assert line.startswith(f"error: {done / 'mvpose'} is in use by process {os.getpid()} on ")
+        assert "--out" in line
+    assert {path: path.read_bytes() for path in done.rglob("*") if path.is_file()} == before
 
 
 def test_a_reader_who_leaves_ends_it_quietly(done):
