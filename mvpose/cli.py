@@ -455,9 +455,9 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
     from mvpose.calib.files import read_rig
     from mvpose.formats.results import read_poses
     from mvpose.viz.player import play, render
-    from mvpose.workspace import Workspace, recorded_calib
+    from mvpose.workspace import read_workspace, recorded_calib
 
-    workspace = Workspace(out or session / "mvpose")
+    workspace = read_workspace(out or session / "mvpose")
     poses_file = workspace.poses3d_raw if raw else workspace.poses3d
     with gathered_messages() as (progress, _):
         _require_made(poses_file, workspace, session)
@@ -481,9 +481,9 @@ def export(session: Path, out: Path | None, kind: str) -> None:
     from mvpose.formats.motion import EXPORTS
     from mvpose.formats.results import read_poses
     from mvpose.lock import locked
-    from mvpose.workspace import Workspace
+    from mvpose.workspace import read_workspace
 
-    workspace = Workspace(out or session / "mvpose")
+    workspace = read_workspace(out or session / "mvpose")
     with gathered_messages():
         _require_made(workspace.poses3d, workspace, session)
         with locked(workspace.root):
@@ -492,13 +492,13 @@ def export(session: Path, out: Path | None, kind: str) -> None:
 
 
 def _require_made(poses_file: Path, workspace: Workspace, session: Path) -> None:
-    """Refuse poses that are not there, and warn of those that a later synchronisation has left behind."""
+    """Refuse poses that are not there, and warn of those that a later run has left behind."""
+    from mvpose.pipeline import doubts_about
+
     if not poses_file.is_file():
         raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
-    if workspace.clocks.is_file() and workspace.clocks.stat().st_mtime > poses_file.stat().st_mtime:
-        logging.getLogger(__name__).warning(
-            "%s is older than clocks.json, so perhaps made with other clocks; run mvpose reconstruct again", poses_file
-        )
+    if why := doubts_about(poses_file, workspace):
+        logging.getLogger(__name__).warning("%s: %s; run mvpose reconstruct again", poses_file, why)
 
 
 @cli.command("convert-calib", short_help="Turn one calibration format into another.")

@@ -36,7 +36,7 @@ from mvpose.recon.metrics import clock_errors, evaluate, mpjpe
 from mvpose.sync.mend import mended
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.viz.report import RAW, SYNCED, TRUTH, Comparison, Shot, Variant, render_report
-from mvpose.workspace import Workspace, array_digest, digest_of
+from mvpose.workspace import Workspace, array_digest, digest_of, value_digest
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def compare(
     digest = digest_of(_digest(recording, keypoints, clocks, truth, workspace), beside, how_built(other.settings))
     if workspace.is_current("compare", digest):
         return workspace.read(read_metrics, workspace.metrics)
-    with workspace.making("compare", digest) as made:
+    with workspace.making("compare", digest, clocks=value_digest(clock_values(clocks))) as made:
         all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
         if truth.clocks is not None:
             all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)

@@ -20,7 +20,7 @@ from mvpose.detect.base import PoseDetector
 from mvpose.detect.choose import choose_detector
 from mvpose.detect.tracks import track_people
 from mvpose.detect.videos import detect_video
-from mvpose.errors import CalibrationError, ReconstructionError, SessionError, SyncError
+from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError, SyncError
 from mvpose.formats.keypoints2d import read_keypoints, read_npz, write_keypoints
 from mvpose.formats.motion import EXPORTS
 from mvpose.formats.results import (
@@ -49,7 +49,7 @@ from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.sound import sound_offsets
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.video import Video, probe
-from mvpose.workspace import Making, Workspace, digest_of, file_digest, video_digest
+from mvpose.workspace import Making, Workspace, digest_of, file_digest, value_digest, video_digest
 
 log = logging.getLogger(__name__)
 
@@ -551,8 +551,24 @@ def fuse(
             method=s.method,
             calib=str(s.calib and s.calib.resolve()),
             units=s.units,
+            clocks=value_digest(clock_values(clocks)),
         )
     return poses
+
+
+def doubts_about(poses_file: Path, workspace: Workspace) -> str | None:
+    """Return why poses may not be what the record and clocks.json say of them; None where nothing speaks for that."""
+    stage = "compare" if poses_file == workspace.poses3d_raw else "reconstruct"
+    if poses_file in workspace.changed(stage):
+        return "it is not what the last finished run wrote"
+    made_with = workspace.facts(stage).get("clocks")
+    if made_with is None or not workspace.clocks.is_file():
+        return None
+    try:
+        is_same = made_with == value_digest(clock_values(read_clocks(workspace.clocks)))
+    except FormatError:
+        is_same = False
+    return None if is_same else f"it was made with other clocks than {workspace.clocks.name} holds"
 
 
 def _calibrated(recording: Recording) -> CameraRig:

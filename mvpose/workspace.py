@@ -121,10 +121,13 @@ class Workspace:
         """Tell whether a stage has been run on just these inputs and its files are what it wrote then."""
         if self.force or self.stages.get(stage, {}).get("digest") != digest:
             return False
-        changed = [name for name, own in self._files(stage).items() if not self._holds(name, own)]
-        if changed:
-            log.info("%s: not as the last run left it, so made again", ", ".join(str(self.root / n) for n in changed))
+        if changed := self.changed(stage):
+            log.info("%s: not as the last run left it, so made again", ", ".join(map(str, changed)))
         return not changed
+
+    def changed(self, stage: str) -> list[Path]:
+        """Return the files of a stage that are gone, or are not what it wrote."""
+        return [self.root / name for name, own in self._files(stage).items() if not self._holds(name, own)]
 
     def _holds(self, name: str, digest: str | None) -> bool:
         path = self.root / name
@@ -288,20 +291,25 @@ def _with_digests(files: dict[str, str | None] | list[str]) -> dict[str, str | N
     return files if isinstance(files, dict) else dict.fromkeys(files)
 
 
+def read_workspace(root: Path) -> Workspace:
+    """Return an output folder as its last run recorded it, for who only reads; without stages where that cannot be."""
+    workspace = Workspace(root)
+    with suppress(FormatError):
+        workspace.stages = _recorded_stages(workspace.run)
+    return workspace
+
+
 def recorded_calib(workspace: Workspace) -> tuple[Path, Any]:
     """Return the calibration that the reconstruction was made with, and the unit that was given for it.
 
     Raises:
         WorkspaceError: The record does not name one, or it is gone.
     """
-    try:
-        stage = _recorded_stages(workspace.run).get("reconstruct", {})
-    except FormatError:
-        stage = {}
-    calib = stage.get("calib")
+    facts = workspace.facts("reconstruct")
+    calib = facts.get("calib")
     if not isinstance(calib, str) or not Path(calib).exists():
         raise WorkspaceError(f"{workspace.run} does not name a calibration that is still there; give --calib")
-    return Path(calib), stage.get("units")
+    return Path(calib), facts.get("units")
 
 
 def file_digest(path: Path) -> str:
@@ -342,7 +350,11 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
 
 
+def value_digest(*parts: object) -> str:
+    """Return a digest of plain values."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
 def digest_of(*parts: object) -> str:
-    """Return a digest of plain values; what a stage's inputs amount to."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.blake2b(f"{__version__} {text}".encode(), digest_size=16).hexdigest()
+    """Return a digest of what a stage's inputs amount to: plain values, and the code that makes something of them."""
+    return value_digest(__version__, *parts)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from mvpose.cli import Progress, cli, gathered_messages
 from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
-from mvpose.formats.results import read_clocks, read_offsets, read_poses
+from mvpose.formats.results import read_clocks, read_offsets, read_poses, write_poses
 from mvpose.synthetic.motion import generate_motion, still_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -224,11 +225,33 @@ def test_true_poses_alone_need_a_reference(mvpose, refused, done):
     assert mvpose(*given, "--reference", "cam01").code == 0
 
 
-def test_poses_that_newer_clocks_have_left_behind_are_named(mvpose, done):
-    clocks = done / "mvpose" / "clocks.json"
-    later = (done / "mvpose" / "poses3d.npz").stat().st_mtime + 5
-    os.utime(clocks, (later, later))
-    assert any("older than clocks.json" in line for line in mvpose("export", done, "--to", "csv").warnings)
+def test_poses_that_other_clocks_have_left_behind_are_named_whatever_the_files_dates(mvpose, done):
+    out = done / "mvpose"
+    later = (out / "poses3d.npz").stat().st_mtime + 5
+    os.utime(out / "clocks.json", (later, later))  # as copying does, or moving to another disk
+    export = ["export", done, "--to", "csv"]
+    assert mvpose(*export).warnings == []
+    edit_json(out / "clocks.json", lambda clocks: clocks["clocks"]["cam02"].update(offset_s=0.1))
+    os.utime(out / "clocks.json", (0, 0))
+    (line,) = mvpose(*export).warnings
+    assert line == (
+        f"warning: {out / 'poses3d.npz'}: it was made with other clocks than clocks.json holds; "
+        "run mvpose reconstruct again"
+    )
+    (out / "clocks.json").write_text("{")
+    assert "other clocks" in mvpose(*export).warnings[0]
+    (out / "clocks.json").unlink()
+    assert mvpose(*export).warnings == []
+
+
+def test_poses_that_no_finished_run_wrote_are_named(mvpose, done):
+    out = done / "mvpose"
+    poses = read_poses(out / "poses3d.npz")
+    write_poses(replace(poses, xyz_m=poses.xyz_m + 1), out / "poses3d.npz")
+    (line,) = mvpose("export", done, "--to", "csv").warnings
+    assert "poses3d.npz: it is not what the last finished run wrote" in line
+    (out / "run.json").unlink()
+    assert mvpose("export", done, "--to", "csv").warnings == []
 
 
 def test_without_sync_every_camera_keeps_its_own_time(mvpose, session):

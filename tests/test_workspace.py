@@ -19,6 +19,7 @@ from mvpose.workspace import (
     digest_of,
     file_digest,
     open_workspace,
+    read_workspace,
     recorded_calib,
     video_digest,
 )
@@ -192,9 +193,11 @@ def test_the_calibration_is_on_record(workspace, tmp_path):
     rig.unlink()
     with pytest.raises(WorkspaceError, match="--calib"):
         recorded_calib(workspace)
+    rig.write_text("{}")
+    assert recorded_calib(read_workspace(workspace.root)) == (rig, "mm")
     workspace.run.write_text("nonsense")
     with pytest.raises(WorkspaceError, match="--calib"):
-        recorded_calib(workspace)
+        recorded_calib(read_workspace(workspace.root))
 
 
 def test_a_digest_is_of_the_content_not_of_name_or_time(tmp_path):
