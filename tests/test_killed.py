@@ -11,18 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mvpose.demo import write_session
+from mvpose.demo import cut_apart, write_session
 from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.synthetic.world import make_world
-from mvpose.video import probe, write_video
 
 PROCESS_ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -136,33 +134,80 @@ def test_killed_at_any_change_of_the_folder_another_runs_results_are_never_ours(
 needs_kills = pytest.mark.skipif("not config.getoption('--kills')", reason="takes minutes: --kills N")
 needs_videos = pytest.mark.skipif(not PEOPLE.is_dir(), reason=f"needs people to detect: {PEOPLE}")
 
-# Started as a process of its own, which dies just before it puts its n-th file in place.
-_DYING = """
-import os, signal, sys
-left = int(sys.argv.pop(1))
-def count(event, args):
-    global left
-    left -= event == "os.rename"
-    if event == "os.rename" and left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
+# Forks a process for each command, so that none has to import everything; tells its id and, when asked, how it ended:
+# until then the id is nobody else's. One that is to die does so just before it puts its n-th file in place.
+_SERVER = """
+import json, os, signal, sys
+import mvpose.compare, mvpose.viz.plots
 from mvpose.cli import main
-main()
+
+def run(argv, errors, left):
+    def count(event, args):
+        nonlocal left
+        left -= event == "os.rename"
+        if event == "os.rename" and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = ["mvpose", *argv]
+    try:
+        main()
+    except SystemExit as end:
+        os._exit(end.code or 0)
+
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        run(*json.loads(line))
+    print(pid, flush=True)
+    sys.stdin.readline()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
-def start(*argv: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=PROCESS_ENV
-    )
+class Commands:
+    """Runs commands, in processes that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._errors = folder / "stderr"
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=PROCESS_ENV
+        )
+
+    def start(self, argv: list[object], dies_at: int = 0) -> int:
+        """Start a command; return its process."""
+        self._ask(json.dumps(([str(a) for a in argv], str(self._errors), dies_at)))
+        return int(self._server.stdout.readline())
+
+    def _ask(self, line: str) -> None:
+        self._server.stdin.write(line + "\n")
+        self._server.stdin.flush()
+
+    def end(self) -> int:
+        """Wait for the end; return the exit code, or minus the signal."""
+        self._ask("")
+        return int(self._server.stdout.readline())
+
+    def run(self, argv: list[object]) -> float:
+        """Run a command that must end well; return how long it took, seconds."""
+        since = time.monotonic()
+        self.start(argv)
+        assert self.end() == 0, self._errors.read_text()
+        return time.monotonic() - since
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> float:
-    """Wait for the end; return how long it took, seconds."""
-    since = time.monotonic()
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == code, err.decode()
-    return time.monotonic() - since
+@pytest.fixture
+def commands(tmp_path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    yield made
+    made.close()
 
 
 @dataclass(frozen=True)
@@ -187,13 +232,10 @@ def of_keypoints(worlds, walk) -> Case:
 
 @pytest.fixture
 def of_videos(tmp_path) -> Case:
-    """A second of two cameras that were started together; theirs is a later one."""
-    session = tmp_path / "walk"
-    for name, first in (("ours", 0), ("theirs", 30)):
-        (tmp_path / name).mkdir()
-        for camera in ("cam01", "cam02"):
-            frames = probe(camera, (PEOPLE / "videos" / f"{camera}.mp4",)).frames(first)
-            write_video(tmp_path / name / f"{camera}.mp4", islice(frames, 0, 30, 2), 30.0)
+    """A second of three cameras that were started together; theirs begins later."""
+    session, cameras = tmp_path / "walk", ("cam01", "cam02", "cam03")
+    for name, first in (("ours", 0), ("theirs", 20)):
+        cut_apart(PEOPLE / "videos", tmp_path / name, dict.fromkeys(cameras, first), 4)
     command = ["reconstruct", session, "--calib", PEOPLE / "calibration" / "Calib.qca.txt", "--no-sync"]
 
     def brought(name: str, options: tuple[str, ...]) -> list[object]:
@@ -204,19 +246,21 @@ def of_videos(tmp_path) -> Case:
 
 
 @needs_kills
-def test_killed_at_every_replacement_the_rerun_equals_an_undisturbed_run(of_keypoints):
-    case = of_keypoints
-    finish(start("-m", "mvpose.cli", *case.ours()))
+@pytest.mark.parametrize("over", [True, False], ids=["over another run's", "from nothing"])
+def test_killed_at_every_replacement_the_rerun_equals_an_undisturbed_run(of_keypoints, commands, over):
+    case, ours = of_keypoints, of_keypoints.ours()
+    commands.run(ours)
     expected, on_record = results(case.out), record(case.out)
     kills = 0
     while True:
-        process = start("-c", _DYING, kills + 1, *case.theirs())
-        process.communicate(timeout=600)
-        if process.returncode == 0:
+        if not over:
+            shutil.rmtree(case.out)
+        commands.start(case.theirs() if over else ours, dies_at=kills + 1)
+        if (code := commands.end()) == 0:
             break
-        assert process.returncode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
         kills += 1
-        finish(start("-m", "mvpose.cli", *case.ours()))
+        commands.run(case.ours())
         assert results(case.out) == expected, f"killed at replacement {kills}"
         assert record(case.out) == on_record
     print(f"{kills} kills")
@@ -225,24 +269,23 @@ def test_killed_at_every_replacement_the_rerun_equals_an_undisturbed_run(of_keyp
 
 @needs_kills
 @pytest.mark.parametrize("kind", ["of_keypoints", pytest.param("of_videos", marks=needs_videos)])
-def test_killed_at_random_moments_the_rerun_equals_an_undisturbed_run(request, kind):
+def test_killed_at_random_moments_the_rerun_equals_an_undisturbed_run(request, commands, kind):
     case, rng = request.getfixturevalue(kind), random.Random(0)
-    finish(start("-m", "mvpose.cli", *case.ours()))
+    commands.run(case.ours())
     expected, on_record = results(case.out), record(case.out)
-    total_s = finish(start("-m", "mvpose.cli", *case.theirs()))
+    total_s = commands.run(case.theirs())
+    commands.run(case.ours())
     ended = partial = 0
-    for number in range(request.config.getoption("--kills")):
-        if number % 2:  # over what was finished before, or from nothing
+    moments = [rng.uniform(0, total_s) for _ in range(request.config.getoption("--kills"))]
+    for number, moment in enumerate(moments):
+        if number % 2:  # from nothing, else over what was finished before
             shutil.rmtree(case.out)
-        else:
-            finish(start("-m", "mvpose.cli", *case.ours()))
-        process = start("-m", "mvpose.cli", *case.theirs())
-        time.sleep(rng.uniform(0, total_s))
-        ended += process.poll() is not None
-        process.kill()
-        process.communicate()
-        partial += bool(list(case.out.glob(".partial-*")))
-        finish(start("-m", "mvpose.cli", *case.ours()))
+        process = commands.start(case.theirs())
+        time.sleep(moment)
+        os.kill(process, signal.SIGKILL)
+        ended += commands.end() == 0
+        partial += any(case.out.glob(".partial-*"))
+        commands.run(case.ours())
         assert results(case.out) == expected, f"killed at moment {number}"
         assert record(case.out) == on_record
-    print(f"{number + 1} kills in {total_s:.1f} s, {ended} after the end, {partial} amidst a file")
+    print(f"{len(moments)} kills within {total_s:.1f} s, {ended} after the end, {partial} left partial files")
