@@ -104,6 +104,20 @@ def test_other_keypoints_run_all(done):
     assert run(done) == ALL
 
 
+def test_one_byte_of_a_large_keypoint_file_that_keeps_its_size_is_noticed(done):
+    path = done / "keypoints" / "cam02.npz"
+    with np.load(path) as file:
+        fields = {name: file[name] for name in file.files}
+    ballast = np.zeros(5_000_000, dtype=np.uint8)
+    np.savez(path, **fields, ballast=ballast)
+    assert run(done) == {"detect"}
+    size = path.stat().st_size
+    ballast[1_500_000] = 1
+    np.savez(path, **fields, ballast=ballast)
+    assert path.stat().st_size == size
+    assert run(done) == {"detect"}
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"fps": 20.0}, {"start_s": 3.0}, {"end_s": 8.0}, {"smooth": False}],
