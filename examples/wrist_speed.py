@@ -21,8 +21,8 @@ from mvpose.workspace import open_workspace
 
 def reconstruct(session: Path, calib: Path) -> Reconstruction:
     recording = pipeline.open_recording(session, pipeline.Settings(calib=calib))
-    workspace = open_workspace(session / "mvpose")
-    return pipeline.reconstruct(recording, pipeline.detect(recording, workspace), workspace)
+    with open_workspace(session / "mvpose") as workspace:
+        return pipeline.reconstruct(recording, pipeline.detect(recording, workspace), workspace)
 
 
 def wrist_speeds_mps(made: Reconstruction) -> dict[str, float]:

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,21 +190,15 @@ def _settings(options: dict[str, Any], beside: str | None = None) -> Settings:
 def _opened(
     session: Path, out: Path | None, force: bool, options: dict[str, Any], beside: str | None = None
 ) -> Iterator[tuple[Recording, Workspace, Progress]]:
-    """Open session and output folder, and put all that is said into run.json even if something fails."""
+    """Open session and output folder; all that is said goes into run.json even if something fails."""
     from mvpose.pipeline import open_recording
     from mvpose.workspace import open_workspace
 
     with gathered_messages() as (progress, warnings):
         recording = open_recording(session, _settings(options, beside))
-        workspace = open_workspace(out or session / "mvpose", force=force, options=options)
-        workspace.warnings = warnings
-        try:
+        folder = out or session / "mvpose"
+        with open_workspace(folder, force=force, options=options, warnings=warnings) as workspace:
             yield recording, workspace, progress
-        except BaseException:
-            with suppress(MvposeError):  # what failed first is what the user must hear of
-                workspace.save()
-            raise
-        workspace.save()
 
 
 @cli.command(short_help="From videos to 3D skeletons, in one go.")
@@ -377,9 +371,9 @@ def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: 
     from mvpose.calib.files import read_rig
     from mvpose.formats.results import read_poses
     from mvpose.viz.player import play, render
-    from mvpose.workspace import Workspace, recorded_calib
+    from mvpose.workspace import read_workspace, recorded_calib
 
-    workspace = Workspace(out or session / "mvpose")
+    workspace = read_workspace(out or session / "mvpose")
     poses_file = workspace.poses3d_raw if raw else workspace.poses3d
     with gathered_messages() as (progress, _):
         _require_made(poses_file, workspace, session)
@@ -402,23 +396,25 @@ def export(session: Path, out: Path | None, kind: str) -> None:
     """Write the 3D poses for other programs."""
     from mvpose.formats.motion import EXPORTS
     from mvpose.formats.results import read_poses
-    from mvpose.workspace import Workspace
+    from mvpose.lock import locked
+    from mvpose.workspace import read_workspace
 
-    workspace = Workspace(out or session / "mvpose")
+    workspace = read_workspace(out or session / "mvpose")
     with gathered_messages():
         _require_made(workspace.poses3d, workspace, session)
-        for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
-            click.echo(str(path))
+        with locked(workspace.root):
+            for path in EXPORTS[kind](read_poses(workspace.poses3d), workspace.exports):
+                click.echo(str(path))
 
 
 def _require_made(poses_file: Path, workspace: Workspace, session: Path) -> None:
-    """Refuse poses that are not there, and warn of those that a later synchronisation has left behind."""
+    """Refuse poses that are not there, and warn of those that a later run has left behind."""
+    from mvpose.pipeline import doubts_about
+
     if not poses_file.is_file():
         raise SessionError(f"{poses_file} is not there; run mvpose reconstruct {session} first")
-    if workspace.clocks.is_file() and workspace.clocks.stat().st_mtime > poses_file.stat().st_mtime:
-        logging.getLogger(__name__).warning(
-            "%s is older than clocks.json, so perhaps made with other clocks; run mvpose reconstruct again", poses_file
-        )
+    if why := doubts_about(poses_file, workspace):
+        logging.getLogger(__name__).warning("%s: %s; run mvpose reconstruct again", poses_file, why)
 
 
 @cli.command("convert-calib", short_help="Turn one calibration format into another.")

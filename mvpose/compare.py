@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from mvpose.recon.metrics import clock_errors, evaluate, mpjpe
 from mvpose.sync.mend import mended
 from mvpose.sync.offsets import OffsetGraph
 from mvpose.viz.report import RAW, SYNCED, TRUTH, Comparison, Shot, Variant, render_report
-from mvpose.workspace import Workspace, array_digest, digest_of
+from mvpose.workspace import Workspace, array_digest, digest_of, value_digest
 
 log = logging.getLogger(__name__)
 
@@ -123,39 +122,38 @@ def compare(
     digest = digest_of(_digest(recording, keypoints, clocks, truth, workspace), beside, how_built(other.settings))
     if workspace.is_current("compare", digest):
         return workspace.read(read_metrics, workspace.metrics)
-    start = time.perf_counter()
-    all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
-    if truth.clocks is not None:
-        all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)
-    built = build_poses(keypoints, recording.rig, clocks, recording.settings)
-    done: dict[str, Variant] = {}
-    for name, own in all_clocks.items():
-        done[name] = _variant(name, own, (built, clocks), recording, keypoints, truth)
-        progress("compare", len(done), len(all_clocks) + 1)
-    if beside is not None and beside != recording.settings.method:
-        made = (build_poses(keypoints, recording.rig, clocks, other.settings, progress), clocks)
-        done[beside] = replace(
-            _variant(SYNCED, clocks, made, other, keypoints, truth), name=beside, label=_LABELS[beside]
+    with workspace.making("compare", digest, clocks=value_digest(clock_values(clocks))) as made:
+        all_clocks = {SYNCED: clocks, RAW: raw_clocks(recording, clocks)}
+        if truth.clocks is not None:
+            all_clocks[TRUTH] = _true_clocks(truth.clocks, clocks)
+        built = build_poses(keypoints, recording.rig, clocks, recording.settings)
+        done: dict[str, Variant] = {}
+        for name, own in all_clocks.items():
+            done[name] = _variant(name, own, (built, clocks), recording, keypoints, truth)
+            progress("compare", len(done), len(all_clocks) + 1)
+        if beside is not None and beside != recording.settings.method:
+            rival = (build_poses(keypoints, recording.rig, clocks, other.settings, progress), clocks)
+            done[beside] = replace(
+                _variant(SYNCED, clocks, rival, other, keypoints, truth), name=beside, label=_LABELS[beside]
+            )
+        variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH, beside) if name in done)
+        rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
+        comparison = Comparison(
+            title=recording.session.name,
+            variants=variants,
+            rig=rig,
+            offsets=offsets,
+            shots=choose_shots(recording, keypoints, variants, rig),
+            warnings=tuple(workspace.warnings),
+            provenance={"session": str(recording.session.root), "calibration": str(recording.settings.calib)},
+            recorded_s={name: (float(k.time_s[0]), float(k.time_s[-1])) for name, k in keypoints.items()},
         )
-    variants = tuple(done[name] for name in (RAW, SYNCED, TRUTH, beside) if name in done)
-    rig = recording.rig.subset(name for name in recording.session.names if name in clocks.clocks)
-    comparison = Comparison(
-        title=recording.session.name,
-        variants=variants,
-        rig=rig,
-        offsets=offsets,
-        shots=choose_shots(recording, keypoints, variants, rig),
-        warnings=tuple(workspace.warnings),
-        provenance={"session": str(recording.session.root), "calibration": str(recording.settings.calib)},
-        recorded_s={name: (float(k.time_s[0]), float(k.time_s[-1])) for name, k in keypoints.items()},
-    )
-    write_poses(done[RAW].poses, workspace.poses3d_raw)
-    with atomic_path(workspace.report) as temporary:
-        temporary.write_text(render_report(comparison), encoding="utf-8", errors="replace")
-    metrics = {v.name: dict(v.metrics) for v in variants}
-    write_json({"format": METRICS_FORMAT, "session": recording.session.name, "variants": metrics}, workspace.metrics)
-    files = [workspace.poses3d_raw, workspace.report, workspace.metrics]
-    workspace.finish("compare", digest, files, time.perf_counter() - start)
+        write_poses(done[RAW].poses, made.path(workspace.poses3d_raw))
+        with atomic_path(made.path(workspace.report)) as temporary:
+            temporary.write_text(render_report(comparison), encoding="utf-8", errors="replace")
+        metrics = {v.name: dict(v.metrics) for v in variants}
+        content = {"format": METRICS_FORMAT, "session": recording.session.name, "variants": metrics}
+        write_json(content, made.path(workspace.metrics))
     progress("compare", len(all_clocks) + 1, len(all_clocks) + 1)
     return metrics
 

@@ -135,13 +135,11 @@ def _repair(
 ) -> DemoResult:
     warnings.clear()
     recording = pipeline.open_recording(session, settings)
-    workspace = open_workspace(session / "mvpose", options={"calib": settings.calib})
-    workspace.warnings = warnings
-    keypoints = pipeline.detect(recording, workspace, progress)
-    made = pipeline.reconstruct(recording, keypoints, workspace, progress)
-    pipeline.export(made.poses, workspace)
-    metrics = compare(recording, keypoints, made.offsets, made.clocks, workspace, truth, progress)
-    workspace.save()
+    with open_workspace(session / "mvpose", options={"calib": settings.calib}, warnings=warnings) as workspace:
+        keypoints = pipeline.detect(recording, workspace, progress)
+        made = pipeline.reconstruct(recording, keypoints, workspace, progress)
+        pipeline.export(made.poses, workspace)
+        metrics = compare(recording, keypoints, made.offsets, made.clocks, workspace, truth, progress)
     assert truth.clocks is not None
     return DemoResult(session.name, what, made.clocks, truth.clocks, metrics, workspace.report, tuple(warnings))
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from mvpose.detect.base import PoseDetector
 from mvpose.detect.choose import choose_detector
 from mvpose.detect.tracks import track_people
 from mvpose.detect.videos import detect_video
-from mvpose.errors import CalibrationError, ReconstructionError, SessionError, SyncError
+from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError, SyncError
 from mvpose.formats.keypoints2d import read_keypoints, read_npz, write_keypoints
 from mvpose.formats.motion import EXPORTS
 from mvpose.formats.results import (
@@ -50,7 +49,7 @@ from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.sound import sound_offsets
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.video import Video, probe
-from mvpose.workspace import Workspace, digest_of, file_digest
+from mvpose.workspace import Making, Workspace, digest_of, file_digest, value_digest, video_digest
 
 log = logging.getLogger(__name__)
 
@@ -187,16 +186,17 @@ def detect(recording: Recording, workspace: Workspace, progress: Progress = no_p
     What is kept on disk is what was seen; what is returned is as it was at the frames' times, see ``_at_frame_times``.
     """
     keypoints: dict[str, Keypoints2D] = {}
-    missing = []
+    missing: dict[str, str] = {}
     for source in recording.session.cameras:
-        if _is_detected(source, recording, workspace):
-            keypoints[source.name] = _detected_before(source, recording, workspace)
+        digest = _source_digest(source, recording)
+        if _is_detected(source, digest, recording, workspace):
+            keypoints[source.name] = _detected_before(source, digest, recording, workspace)
         elif source.keypoints is None:
-            missing.append(source)
+            missing[source.name] = digest
         else:
-            start = time.perf_counter()
-            keypoints[source.name] = _given_keypoints(source, recording)
-            _keep(source, keypoints[source.name], recording, workspace, time.perf_counter() - start)
+            with workspace.making(_stage(source), digest) as made:
+                keypoints[source.name] = _given_keypoints(source, recording)
+                _write_keypoints(keypoints[source.name], workspace, made)
     keypoints |= _detect_videos(missing, recording, workspace, progress)
     return {name: _at_frame_times(keypoints[name], recording) for name in recording.session.names}
 
@@ -216,26 +216,25 @@ def _at_frame_times(found: Keypoints2D, recording: Recording) -> Keypoints2D:
     return kept if readout is None else global_shutter(kept, *readout)
 
 
-def _keep(
-    source: CameraSource, found: Keypoints2D, recording: Recording, workspace: Workspace, seconds: float, **facts: Any
-) -> None:
-    path = workspace.keypoints2d(source.name)
-    write_keypoints(found, path)
-    facts |= {"frames": found.n_frames, "skeleton": found.skeleton.name}
-    workspace.finish(f"detect:{source.name}", _source_digest(source, recording), [path], seconds, **facts)
+def _stage(source: CameraSource) -> str:
+    return f"detect:{source.name}"
 
 
-def _is_detected(source: CameraSource, recording: Recording, workspace: Workspace) -> bool:
+def _write_keypoints(found: Keypoints2D, workspace: Workspace, made: Making) -> None:
+    write_keypoints(found, made.path(workspace.keypoints2d(found.camera)))
+    made.facts.update(frames=found.n_frames, skeleton=found.skeleton.name)
+
+
+def _is_detected(source: CameraSource, digest: str, recording: Recording, workspace: Workspace) -> bool:
     """Tell whether an earlier run's keypoints will do; ``auto`` is content with those of any engine."""
-    stage = f"detect:{source.name}"
-    engine = workspace.stages.get(stage, {}).get("engine")
+    engine = workspace.facts(_stage(source)).get("engine")
     is_wanted = source.keypoints is not None or recording.settings.detector in ("auto", engine)
-    return is_wanted and workspace.is_current(stage, _source_digest(source, recording))
+    return is_wanted and workspace.is_current(_stage(source), digest)
 
 
 def _source_digest(source: CameraSource, recording: Recording) -> str:
     """Return what a camera's keypoints depend on; for those of a video, its times are not among it."""
-    videos = [file_digest(path) for path in source.videos]
+    videos = [video_digest(path) for path in source.videos]
     if source.keypoints is None:
         checkpoint = recording.settings.checkpoint
         return digest_of(videos, None if checkpoint is None else file_digest(checkpoint))
@@ -249,15 +248,15 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
     )
 
 
-def _detected_before(source: CameraSource, recording: Recording, workspace: Workspace) -> Keypoints2D:
+def _detected_before(source: CameraSource, digest: str, recording: Recording, workspace: Workspace) -> Keypoints2D:
     """Read an earlier run's keypoints. The session may since have moved a camera's times: no reason to detect anew."""
-    path = workspace.keypoints2d(source.name)
-    found = workspace.read(read_npz, path)
+    found = workspace.read(read_npz, workspace.keypoints2d(source.name))
     if source.keypoints is None:
         time_s = camera_times(source, recording.videos[source.name])
         if not np.array_equal(time_s, found.time_s):
             found = replace(found, time_s=time_s)
-            write_keypoints(found, path)
+            with workspace.making(_stage(source), digest, **workspace.facts(_stage(source))) as made:
+                _write_keypoints(found, workspace, made)
     return found
 
 
@@ -283,18 +282,19 @@ class _StoppedError(Exception):
 
 
 def _detect_videos(
-    sources: Sequence[CameraSource], recording: Recording, workspace: Workspace, progress: Progress
+    digests: Mapping[str, str], recording: Recording, workspace: Workspace, progress: Progress
 ) -> dict[str, Keypoints2D]:
     """Detect ``jobs`` cameras at a time; each is kept as soon as it is finished, whatever becomes of the others."""
-    if not sources:
+    if not digests:
         return {}
     settings = recording.settings
+    sources = [recording.session[name] for name in digests]
     times = {source.name: camera_times(source, recording.videos[source.name]) for source in sources}
     engines: SimpleQueue[PoseDetector] = SimpleQueue()
     jobs = min(settings.jobs, len(sources))
     for _ in range(jobs):
         engines.put(choose_detector(settings.detector, checkpoint=settings.checkpoint))
-    stop, keeping = threading.Event(), threading.Lock()
+    stop = threading.Event()
 
     def run(source: CameraSource) -> Keypoints2D:
         def tell(done: int, total: int) -> None:
@@ -302,12 +302,11 @@ def _detect_videos(
                 raise _StoppedError
             progress(f"detect {source.name}", done, total)
 
-        start = time.perf_counter()
         engine = engines.get()
-        found = detect_video(recording.videos[source.name], times[source.name], engine, progress=tell)
-        engines.put(engine)
-        with keeping:
-            _keep(source, found, recording, workspace, time.perf_counter() - start, engine=engine.name)
+        with workspace.making(_stage(source), digests[source.name], engine=engine.name) as made:
+            found = detect_video(recording.videos[source.name], times[source.name], engine, progress=tell)
+            engines.put(engine)
+            _write_keypoints(found, workspace, made)
         return found
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -334,7 +333,7 @@ def synchronise(
         reference,
         sorted(hints.items()),
         methods,
-        [file_digest(path) for video in recording.videos.values() for path in video.paths],
+        [video_digest(path) for video in recording.videos.values() for path in video.paths],
         [file_digest(path) for path in sorted(WEIGHTS.glob("*.safetensors"))],
     )
     if workspace.is_current("sync", digest):
@@ -348,26 +347,24 @@ def synchronise(
                 " and ".join(methods) or "what measures best",
                 " and ".join(map(str, before)) if isinstance(before, list) else before,
             )
-        start = time.perf_counter()
-        cameras = None if rig is None else {camera.name: camera for camera in rig}
-        tell = _telling("synchronise", progress)
-        cues, wanting = _cues(recording, progress)
-        graph, clocks = synchronise_cameras(
-            keypoints,
-            cameras,
-            methods=methods or None,
-            hints=hints,
-            cues=cues,
-            reference=reference,
-            told=recording.readouts,
-            progress=tell,
-        )
-        reasons = {n: "; ".join(filter(None, (why, wanting.get(n)))) for n, why in clocks.unsynchronised.items()}
-        clocks = replace(clocks, unsynchronised=reasons)
-        write_offsets(graph, workspace.offsets)
-        write_clocks(clocks, workspace.clocks)
-        files = [workspace.offsets, workspace.clocks]
-        workspace.finish("sync", digest, files, time.perf_counter() - start, methods=methods)
+        with workspace.making("sync", digest, methods=methods) as made:
+            cameras = None if rig is None else {camera.name: camera for camera in rig}
+            tell = _telling("synchronise", progress)
+            cues, wanting = _cues(recording, progress)
+            graph, clocks = synchronise_cameras(
+                keypoints,
+                cameras,
+                methods=methods or None,
+                hints=hints,
+                cues=cues,
+                reference=reference,
+                told=recording.readouts,
+                progress=tell,
+            )
+            reasons = {n: "; ".join(filter(None, (why, wanting.get(n)))) for n, why in clocks.unsynchronised.items()}
+            clocks = replace(clocks, unsynchronised=reasons)
+            write_offsets(graph, made.path(workspace.offsets))
+            write_clocks(clocks, made.path(workspace.clocks))
     for (teller, a, b), reason in _unheeded(graph, clocks).items():
         log.warning("what %s says of %s and %s is not used: %s", teller, a, b, reason)
     for name, why in clocks.unsynchronised.items():
@@ -438,7 +435,7 @@ def _telling(what: str, progress: Progress) -> Callable[[int, int], None]:
 
 def keypoint_digests(recording: Recording, workspace: Workspace) -> list[Any]:
     """Return what stands for the keypoints in the digest of a later stage."""
-    files = {name: file_digest(workspace.keypoints2d(name)) for name in recording.session.names}
+    files = [workspace.made_of(_stage(source)) for source in recording.session.cameras]
     return [files, sorted(recording.readouts.items())]
 
 
@@ -569,23 +566,38 @@ def fuse(
     )
     if workspace.is_current("reconstruct", digest):
         return workspace.read(read_poses, workspace.poses3d)
-    start = time.perf_counter()
-    poses = build_poses(keypoints, rig, clocks, s, progress).poses
-    if not len(poses.person_ids):
-        raise ReconstructionError(
-            "nobody is seen by two synchronised cameras at once, so there is no 3D. Check that the cameras see the "
-            "same people and that the calibration belongs to this recording."
+    with workspace.making("reconstruct", digest) as made:
+        poses = build_poses(keypoints, rig, clocks, s, progress).poses
+        if not len(poses.person_ids):
+            raise ReconstructionError(
+                "nobody is seen by two synchronised cameras at once, so there is no 3D. Check that the cameras see the "
+                "same people and that the calibration belongs to this recording."
+            )
+        write_poses(poses, made.path(workspace.poses3d))
+        made.facts.update(
+            frames=len(poses.time_s),
+            people=len(poses.person_ids),
+            method=s.method,
+            calib=str(s.calib and s.calib.resolve()),
+            units=s.units,
+            clocks=value_digest(clock_values(clocks)),
         )
-    write_poses(poses, workspace.poses3d)
-    facts = {
-        "frames": len(poses.time_s),
-        "people": len(poses.person_ids),
-        "method": s.method,
-        "calib": str(s.calib and s.calib.resolve()),
-        "units": s.units,
-    }
-    workspace.finish("reconstruct", digest, [workspace.poses3d], time.perf_counter() - start, **facts)
     return poses
+
+
+def doubts_about(poses_file: Path, workspace: Workspace) -> str | None:
+    """Return why poses may not be what the record and clocks.json say of them; None where nothing speaks for that."""
+    stage = "compare" if poses_file == workspace.poses3d_raw else "reconstruct"
+    if poses_file in workspace.changed(stage):
+        return "it is not what the last finished run wrote"
+    made_with = workspace.facts(stage).get("clocks")
+    if made_with is None or not workspace.clocks.is_file():
+        return None
+    try:
+        is_same = made_with == value_digest(clock_values(read_clocks(workspace.clocks)))
+    except FormatError:
+        is_same = False
+    return None if is_same else f"it was made with other clocks than {workspace.clocks.name} holds"
 
 
 def _calibrated(recording: Recording) -> CameraRig:
@@ -606,18 +618,14 @@ def clock_values(clocks: Clocks) -> list[Any]:
     return [(name, c.offset_s, c.rate, c.cov.tolist(), c.jumps, c.readout_s) for name, c in clocks.clocks.items()]
 
 
-def export(poses: Poses3D, workspace: Workspace, kinds: Iterable[str] = tuple(EXPORTS)) -> list[Path]:
+def export(poses: Poses3D, workspace: Workspace, kinds: Sequence[str] = tuple(EXPORTS)) -> list[Path]:
     """Write the poses for other programs and return the files; those of people who are no more are removed."""
-    before = workspace.files("export")
     digest = digest_of(file_digest(workspace.poses3d), list(kinds))
-    if workspace.is_current("export", digest):
-        return before
-    start = time.perf_counter()
-    written = [path for kind in kinds for path in EXPORTS[kind](poses, workspace.exports)]
-    workspace.finish("export", digest, written, time.perf_counter() - start)
-    for path in set(before) - set(written):
-        path.unlink(missing_ok=True)
-    return written
+    if not workspace.is_current("export", digest):
+        with workspace.making("export", digest) as made:
+            for kind in kinds:
+                EXPORTS[kind](poses, made.path(workspace.exports))
+    return workspace.files("export")
 
 
 def raw_clocks(recording: Recording, clocks: Clocks) -> Clocks:
@@ -634,11 +642,10 @@ def taken_as_they_stand(recording: Recording, workspace: Workspace) -> Clocks:
     why = "taken as it stands (--no-sync)"
     clocks = {n: c if n == reference else replace(c, verdict="doubtful", why=why) for n, c in plain.clocks.items()}
     plain = replace(plain, clocks=clocks)
-    # What an earlier run estimated and compared would stand beside clocks that it does not belong to.
-    workspace.forget("sync")
+    # What an earlier run compared would stand beside clocks that it does not belong to.
     workspace.forget("compare")
-    write_clocks(plain, workspace.clocks)
-    workspace.finish("sync", digest_of("as they stand", clock_values(plain)), [workspace.clocks], 0.0)
+    with workspace.making("sync", digest_of("as they stand", clock_values(plain))) as made:
+        write_clocks(plain, made.path(workspace.clocks))
     return plain
 
 

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,14 @@ from mvpose.synthetic.motion import generate_motion
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.synthetic.world import make_world
 from mvpose.video import write_video
+from mvpose.workspace import Workspace, open_workspace
 
 # What a test that starts a process hands over: one thread is quicker than many that quarrel over two cores.
 PROCESS_ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=0, metavar="N", help="Kill processes, at N random moments too.")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,20 @@ def refused(mvpose) -> Callable[..., str]:
         return ended.errors[0]
 
     return run
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Workspace]]:
+    """Open an output folder until the end of the test, or until it is opened again."""
+    folders: dict[Path, ExitStack] = {}
+
+    def open_(root: Path, **more: Any) -> Workspace:
+        folders.setdefault(root, ExitStack()).close()
+        return folders[root].enter_context(open_workspace(root, **more))
+
+    yield open_
+    for folder in folders.values():
+        folder.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ from mvpose.console import Progress, gathered_messages
 from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
-from mvpose.formats.results import read_clocks, read_offsets, read_poses
+from mvpose.formats.results import read_clocks, read_offsets, read_poses, write_poses
 from mvpose.skeleton import SKELETONS
 from mvpose.sync.offsets import PAIR_METHODS
 from mvpose.synthetic.motion import generate_motion, still_motion
@@ -36,7 +37,7 @@ COMMANDS = ["reconstruct", "detect", "sync", "compare", "view", "export", "conve
 
 
 def partial_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+    return [path for path in folder.rglob("*") if path.name.startswith((".partial-", ".lock"))]
 
 
 def read(path: Path) -> dict:
@@ -210,11 +211,33 @@ def test_true_poses_alone_need_a_reference(mvpose, refused, done):
     assert mvpose(*given, "--reference", "cam01").code == 0
 
 
-def test_poses_that_newer_clocks_have_left_behind_are_named(mvpose, done):
-    clocks = done / "mvpose" / "clocks.json"
-    later = (done / "mvpose" / "poses3d.npz").stat().st_mtime + 5
-    os.utime(clocks, (later, later))
-    assert any("older than clocks.json" in line for line in mvpose("export", done, "--to", "csv").warnings)
+def test_poses_that_other_clocks_have_left_behind_are_named_whatever_the_files_dates(mvpose, done):
+    out = done / "mvpose"
+    later = (out / "poses3d.npz").stat().st_mtime + 5
+    os.utime(out / "clocks.json", (later, later))  # as copying does, or moving to another disk
+    export = ["export", done, "--to", "csv"]
+    assert mvpose(*export).warnings == []
+    edit_json(out / "clocks.json", lambda clocks: clocks["clocks"]["cam02"].update(offset_s=0.1))
+    os.utime(out / "clocks.json", (0, 0))
+    (line,) = mvpose(*export).warnings
+    assert line == (
+        f"warning: {out / 'poses3d.npz'}: it was made with other clocks than clocks.json holds; "
+        "run mvpose reconstruct again"
+    )
+    (out / "clocks.json").write_text("{")
+    assert "other clocks" in mvpose(*export).warnings[0]
+    (out / "clocks.json").unlink()
+    assert mvpose(*export).warnings == []
+
+
+def test_poses_that_no_finished_run_wrote_are_named(mvpose, done):
+    out = done / "mvpose"
+    poses = read_poses(out / "poses3d.npz")
+    write_poses(replace(poses, xyz_m=poses.xyz_m + 1), out / "poses3d.npz")
+    (line,) = mvpose("export", done, "--to", "csv").warnings
+    assert "poses3d.npz: it is not what the last finished run wrote" in line
+    (out / "run.json").unlink()
+    assert mvpose("export", done, "--to", "csv").warnings == []
 
 
 def test_without_sync_every_camera_keeps_its_own_time(mvpose, session):
@@ -845,6 +868,21 @@ def test_a_camera_that_fails_costs_no_other_its_detections(mvpose, session, tmp_
     assert ended.code == 3
     assert "cam02.npz" in ended.errors[0]
     assert read_npz(recording / "mvpose" / "keypoints2d" / "cam01.npz").n_frames == 8
+
+
+def test_a_second_process_is_told_who_works_in_the_folder(mvpose_process, opened, done):
+    opened(done / "mvpose")
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    writing = [
+        mvpose_process("sync", done, "--calib", done / "calib.json"), mvpose_process("export", done, "--to", "trc"),
+    ]  # fmt: skip
+    for process in writing:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (3, "")
+        (line,) = err.splitlines()
+        assert line.startswith(f"error: {done / 'mvpose'} is in use by process {os.getpid()} on ")
+        assert "--out" in line
+    assert {path: path.read_bytes() for path in done.rglob("*") if path.is_file()} == before
 
 
 def test_a_reader_who_leaves_ends_it_quietly(done):

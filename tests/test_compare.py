@@ -18,7 +18,6 @@ from mvpose.pipeline import Settings, build_poses, open_recording, raw_clocks
 from mvpose.poses import Poses3D
 from mvpose.skeleton import Skeleton
 from mvpose.viz.report import RAW, SYNCED, Variant
-from mvpose.workspace import open_workspace
 
 
 @pytest.fixture
@@ -27,8 +26,8 @@ def recording(done):
 
 
 @pytest.fixture
-def keypoints(recording, done):
-    return pipeline.detect(recording, open_workspace(done / "mvpose"))
+def keypoints(opened, recording, done):
+    return pipeline.detect(recording, opened(done / "mvpose"))
 
 
 @pytest.fixture
@@ -188,8 +187,8 @@ def test_a_shot_of_a_video_is_its_frame(done, make_videos):
     np.testing.assert_array_equal(shots[0].image, recording.videos["cam02"].frame(index))
 
 
-def test_what_was_left_out_is_in_the_report(recording, keypoints, done):
-    workspace = open_workspace(done / "mvpose")
+def test_what_was_left_out_is_in_the_report(opened, recording, keypoints, done):
+    workspace = opened(done / "mvpose")
     workspace.warnings.append("cam09 took no part <in this>")
     clocks = read_clocks(workspace.clocks)
     compare(recording, keypoints, read_offsets(workspace.offsets), clocks, workspace)
@@ -198,11 +197,11 @@ def test_what_was_left_out_is_in_the_report(recording, keypoints, done):
     assert page.count("<html") == 1
 
 
-def test_clocks_of_ours_that_leave_nobody_end_it(recording, keypoints, done):
+def test_clocks_of_ours_that_leave_nobody_end_it(opened, recording, keypoints, done):
     clocks = read_clocks(done / "truth_clocks.json")
     apart = {n: replace(c, offset_s=100.0 * i) for i, (n, c) in enumerate(clocks.clocks.items())}
     with pytest.raises(ReconstructionError):
-        compare(recording, keypoints, None, replace(clocks, clocks=apart), open_workspace(done / "mvpose"))
+        compare(recording, keypoints, None, replace(clocks, clocks=apart), opened(done / "mvpose"))
 
 
 @pytest.mark.parametrize("variants", [None, 3, {"raw": 3}])
@@ -212,10 +211,10 @@ def test_metrics_that_are_none_are_refused(tmp_path, variants):
         read_metrics(tmp_path / "metrics.json")
 
 
-def test_metrics_are_read_as_they_were_returned(done_template, tmp_path):
+def test_metrics_are_read_as_they_were_returned(opened, done_template, tmp_path):
     folder = Path(shutil.copytree(done_template, tmp_path / done_template.name))
     recording = open_recording(folder, Settings(calib=folder / "calib.json", reference="cam01"))
-    workspace = open_workspace(folder / "mvpose")
+    workspace = opened(folder / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     clocks = read_clocks(workspace.clocks)
     cached = compare(recording, keypoints, None, clocks, workspace)

@@ -16,7 +16,7 @@ from mvpose.calib.files import read_rig
 from mvpose.clock import Clocks
 from mvpose.compare import compare
 from mvpose.detect import mediapipe
-from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError, WorkspaceError
+from mvpose.errors import CalibrationError, FormatError, ReconstructionError, SessionError
 from mvpose.formats.keypoints2d import read_npz, write_keypoints
 from mvpose.formats.results import read_clocks, read_poses, write_poses
 from mvpose.pipeline import Settings, open_recording
@@ -33,14 +33,14 @@ def run(session: Path, *, force: bool = False, report: bool = False, **settings)
     """Run the stages as ``mvpose reconstruct`` does, the slow report on demand; return those that ran anew."""
     settings = {"calib": session / "calib.json", "reference": "cam01", **settings}
     recording = open_recording(session, Settings(**settings))
-    workspace = open_workspace(session / "mvpose", force=force)
-    before = dict(workspace.stages)
-    keypoints = pipeline.detect(recording, workspace)
-    offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
-    poses = pipeline.fuse(recording, keypoints, clocks, workspace)
-    pipeline.export(poses, workspace)
-    if report:
-        compare(recording, keypoints, offsets, clocks, workspace)
+    with open_workspace(session / "mvpose", force=force) as workspace:
+        before = dict(workspace.stages)
+        keypoints = pipeline.detect(recording, workspace)
+        offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
+        poses = pipeline.fuse(recording, keypoints, clocks, workspace)
+        pipeline.export(poses, workspace)
+        if report:
+            compare(recording, keypoints, offsets, clocks, workspace)
     # A stage that is run anew is entered anew; one that is not keeps its entry.
     return {name.split(":")[0] for name, stage in workspace.stages.items() if stage is not before.get(name)}
 
@@ -77,11 +77,11 @@ def test_the_same_calibration_elsewhere_changes_nothing(done):
     assert run(done, calib=done / "moved.json", report=True) == set()
 
 
-def test_the_calibration_is_recorded_so_that_it_is_found_from_anywhere(done, monkeypatch):
+def test_the_calibration_is_recorded_so_that_it_is_found_from_anywhere(opened, done, monkeypatch):
     monkeypatch.chdir(done)
     run(done, calib=Path("calib.json"), units="m", fps=10.0)
     monkeypatch.chdir("/")
-    assert recorded_calib(open_workspace(done / "mvpose")) == (done.resolve() / "calib.json", "m")
+    assert recorded_calib(opened(done / "mvpose")) == (done.resolve() / "calib.json", "m")
 
 
 def test_a_hint_synchronises_anew(done):
@@ -108,6 +108,20 @@ def test_other_estimators_of_pairs_synchronise_anew_but_their_order_says_nothing
     assert "sync" in run(done, pair_methods=("correlation", "epipolar"))
     assert run(done, pair_methods=("epipolar", "correlation", "epipolar")) == set()
     assert "sync" in run(done)
+
+
+def test_one_byte_of_a_large_keypoint_file_that_keeps_its_size_is_noticed(done):
+    path = done / "keypoints" / "cam02.npz"
+    with np.load(path) as file:
+        fields = {name: file[name] for name in file.files}
+    ballast = np.zeros(5_000_000, dtype=np.uint8)
+    np.savez(path, **fields, ballast=ballast)
+    assert run(done) == {"detect"}
+    size = path.stat().st_size
+    ballast[1_500_000] = 1
+    np.savez(path, **fields, ballast=ballast)
+    assert path.stat().st_size == size
+    assert run(done) == {"detect"}
 
 
 @pytest.mark.parametrize(
@@ -145,20 +159,27 @@ def test_moved_times_of_given_keypoints_are_read_anew(done):
 
 
 @needs_mediapipe
-def test_moved_times_of_a_video_need_no_new_detection(tmp_path, make_videos):
+def test_moved_times_of_a_video_need_no_new_detection(opened, tmp_path, make_videos):
     make_videos(tmp_path / "videos", cam01=6)
 
     def detect(**settings):
-        workspace = open_workspace(tmp_path / "mvpose")
-        before = workspace.stages.get("detect:cam01")
-        found = pipeline.detect(open_recording(tmp_path, Settings(**settings)), workspace)["cam01"]
-        return found, workspace.stages["detect:cam01"] is not before
+        told = []
+        workspace = opened(tmp_path / "mvpose")
+        found = pipeline.detect(
+            open_recording(tmp_path, Settings(**settings)), workspace, lambda what, done, total: told.append(what)
+        )
+        return found["cam01"], bool(told)
+
+    def record():
+        return json.loads((tmp_path / "mvpose" / "run.json").read_text())["stages"]["detect:cam01"]
 
     first, ran = detect(detector="mediapipe")
     assert ran
+    before = record()
     (tmp_path / "session.toml").write_text("[cameras.cam01]\nstart_s = 7.0\n")
     moved, ran = detect(detector="auto")  # which is content with what mediapipe found
     assert not ran
+    assert record() == {**before, "files": record()["files"]} != before
     np.testing.assert_allclose(moved.time_s, first.time_s + 7)
     np.testing.assert_array_equal(read_npz(tmp_path / "mvpose" / "keypoints2d" / "cam01.npz").time_s, moved.time_s)
     make_videos(tmp_path / "videos", cam01=7)
@@ -168,17 +189,17 @@ def test_moved_times_of_a_video_need_no_new_detection(tmp_path, make_videos):
 
 
 @needs_mediapipe
-def test_a_wrong_timestamps_file_is_found_before_anything_is_detected(tmp_path, make_videos):
+def test_a_wrong_timestamps_file_is_found_before_anything_is_detected(opened, tmp_path, make_videos):
     make_videos(tmp_path / "videos", cam01=6, cam02=6)
     (tmp_path / "cam02.csv").write_text("0\n1\n")
     (tmp_path / "session.toml").write_text("[cameras.cam02]\ntimestamps = 'cam02.csv'\n")
     recording = open_recording(tmp_path, Settings(detector="mediapipe"))
     with pytest.raises(SessionError, match="cam02"):
-        pipeline.detect(recording, open_workspace(tmp_path / "mvpose"))
+        pipeline.detect(recording, opened(tmp_path / "mvpose"))
     assert not (tmp_path / "mvpose" / "keypoints2d").exists()
 
 
-def test_keypoints_and_videos_mix(session, make_videos):
+def test_keypoints_and_videos_mix(opened, session, make_videos):
     """A camera with a keypoint file is not detected, whatever its video shows."""
     path = session / "keypoints" / "cam01.npz"
     with np.load(path) as file:
@@ -186,14 +207,14 @@ def test_keypoints_and_videos_mix(session, make_videos):
     length = len(fields["time_s"])
     np.savez(path, **{**fields, "size_px": np.array([128, 96])})
     make_videos(session / "videos", cam01=length)
-    keypoints = pipeline.detect(open_recording(session, Settings(detector="mmpose")), open_workspace(session / "out"))
+    keypoints = pipeline.detect(open_recording(session, Settings(detector="mmpose")), opened(session / "out"))
     assert list(keypoints) == ["cam01", "cam02", "cam03"]
     assert keypoints["cam01"].n_frames == length
     assert keypoints["cam01"].is_tracked
 
 
-def test_exports_of_people_who_are_no_more_are_removed(done):
-    workspace = open_workspace(done / "mvpose")
+def test_exports_of_people_who_are_no_more_are_removed(opened, done):
+    workspace = opened(done / "mvpose")
     (done / "mvpose" / "poses3d_mine.trc").write_text("not ours")
     renamed = replace(read_poses(workspace.poses3d), person_ids=np.array([7]))
     write_poses(renamed, workspace.poses3d)
@@ -202,13 +223,27 @@ def test_exports_of_people_who_are_no_more_are_removed(done):
     assert {path.name for path in (done / "mvpose").glob("*.trc")} == {"poses3d_p7.trc", "poses3d_mine.trc"}
 
 
-def test_a_newer_result_is_refused_and_not_overwritten(done):
-    path = done / "mvpose" / "clocks.json"
-    newer = path.read_text().replace("mvpose.clocks/1", "mvpose.clocks/2")
-    path.write_text(newer)
-    with pytest.raises(WorkspaceError, match=r"mvpose\.clocks/2, newer than .*--force"):
-        run(done)
-    assert path.read_text() == newer
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("keypoints2d/cam02.npz", {"detect"}),
+        ("offsets.json", {"sync"}),
+        ("clocks.json", {"sync"}),
+        ("poses3d.npz", {"reconstruct"}),
+        ("poses3d_p0.trc", {"export"}),
+        ("report/metrics.json", {"compare"}),
+    ],
+)
+def test_a_result_that_is_not_what_its_stage_wrote_is_made_again_and_named(done, caplog, name, stages):
+    path = done / "mvpose" / name
+    before = path.read_bytes()
+    path.write_bytes(bytes(100) + before[100:])
+    with caplog.at_level("INFO"):
+        assert run(done, report=True) == stages
+    assert path.read_bytes() == before
+    assert [r.getMessage() for r in caplog.records if r.name == "mvpose.workspace"] == [
+        f"{path}: not as the last run left it, so made again"
+    ]
 
 
 def test_hints_make_the_reference_certain(session):
@@ -226,7 +261,7 @@ def test_a_read_out_time_runs_all_after_detection(done):
         assert run(done) == set()
 
 
-def test_rows_are_read_at_once_but_for_the_file_of_what_was_seen(session):
+def test_rows_are_read_at_once_but_for_the_file_of_what_was_seen(opened, session):
     calib = json.loads((session / "calib.json").read_text())
     calib["cameras"][0]["rolling_shutter_s"] = calib["cameras"][1]["rolling_shutter_s"] = 0.03
     (session / "calib.json").write_text(json.dumps(calib))
@@ -237,7 +272,7 @@ def test_rows_are_read_at_once_but_for_the_file_of_what_was_seen(session):
     )
     recording = open_recording(session, Settings(calib=session / "calib.json"))
     assert recording.readouts == {"cam01": (0.03, "left"), "cam02": (0.01, "down")}
-    workspace = open_workspace(session / "out")
+    workspace = opened(session / "out")
     for _ in range(2):  # detected, and detected before
         found = pipeline.detect(recording, workspace)
         for name, keypoints in found.items():
@@ -257,12 +292,12 @@ def test_the_calibration_s_read_out_time_can_be_denied(session):
     assert open_recording(session, Settings(calib=session / "calib.json")).readouts == {"cam01": (0.0, "down")}
 
 
-def test_repeated_frames_are_named_and_show_nobody(session, caplog):
+def test_repeated_frames_are_named_and_show_nobody(opened, session, caplog):
     path = session / "keypoints" / "cam02.npz"
     repeated = with_repeats(np.random.default_rng(0), read_npz(path), 0.1)
     write_keypoints(repeated, path)
     _, repeats = repeated.without_repeats()
-    workspace = open_workspace(session / "out")
+    workspace = opened(session / "out")
     found = pipeline.detect(open_recording(session, Settings()), workspace)["cam02"]
     assert 10 < len(repeats) < 40
     assert (np.diff(found.frame_ptr)[repeats] == 0).all()
@@ -291,14 +326,14 @@ def write_with_sound(path, n_frames, loudness):
         container.mux(audio.encode())
 
 
-def test_what_sound_was_found_wanting_is_said(session):
+def test_what_sound_was_found_wanting_is_said(opened, session):
     (session / "videos").mkdir()
     for name, loudness in (("cam01", 0.3), ("cam02", 0.3), ("cam03", 0.0)):
         path = session / "keypoints" / f"{name}.npz"
         seen = replace(read_npz(path).only(np.array([], int)), size_px=(64, 48))
         write_keypoints(seen, path)
         write_with_sound(session / "videos" / f"{name}.mov", seen.n_frames, loudness)
-    recording, workspace = open_recording(session, Settings(reference="cam01")), open_workspace(session / "out")
+    recording, workspace = open_recording(session, Settings(reference="cam01")), opened(session / "out")
     _, clocks = pipeline.synchronise(recording, pipeline.detect(recording, workspace), workspace)
     assert set(clocks.clocks) == {"cam01", "cam02"}
     assert clocks.unsynchronised["cam03"] == "nobody is seen in its view; its sound is silent"
@@ -314,9 +349,9 @@ def test_a_calibration_may_have_more_cameras_but_not_fewer(session):
         open_recording(session, Settings(calib=session / "calib.json"))
 
 
-def test_poses_need_a_calibration(done):
+def test_poses_need_a_calibration(opened, done):
     recording = open_recording(done, Settings(reference="cam01"))
-    workspace = open_workspace(done / "mvpose")
+    workspace = opened(done / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     clocks = read_clocks(workspace.clocks)
     with pytest.raises(ReconstructionError, match="--calib"):
@@ -343,12 +378,12 @@ def test_build_poses_uses_synchronised_cameras_only(done):
     assert built.poses.n_views.max() == 2
 
 
-def test_another_method_reconstructs_anew_and_both_stand_side_by_side(done):
+def test_another_method_reconstructs_anew_and_both_stand_side_by_side(opened, done):
     assert run(done, method="voxel", end_s=3.0) == {"reconstruct", "export"}
     assert run(done, method="voxel", end_s=3.0) == set()
     voxels = read_poses(done / "mvpose" / "poses3d.npz")
     recording = open_recording(done, Settings(calib=done / "calib.json", reference="cam01", end_s=3.0))
-    workspace = open_workspace(done / "mvpose")
+    workspace = opened(done / "mvpose")
     keypoints = pipeline.detect(recording, workspace)
     offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
     metrics = compare(recording, keypoints, offsets, clocks, workspace, beside="voxel")

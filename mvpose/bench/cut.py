@@ -52,13 +52,12 @@ def run_cut(source: Path, first: Mapping[str, int], every: int, detector: str, f
     truth = cut_clocks(first, 60.0)
     settings = Settings(calib=source / "calibration" / "Calib.qca.txt", detector=detector, reference="cam01")
     recording = pipeline.open_recording(folder, settings)
-    workspace = open_workspace(folder / "mvpose")
-    keypoints = pipeline.detect(recording, workspace)
-    offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
+    with open_workspace(folder / "mvpose") as workspace:
+        keypoints = pipeline.detect(recording, workspace)
+        offsets, clocks = pipeline.synchronise(recording, keypoints, workspace)
+        metrics = compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
     _, learned = synchronise_cameras(keypoints, reference="cam01")
-    return Outcome(
-        clocks, learned, truth, compare(recording, keypoints, offsets, clocks, workspace, Truth(clocks=truth))
-    )
+    return Outcome(clocks, learned, truth, metrics)
 
 
 def _beyond(truth: Clocks, uncut: Clocks) -> Clocks:

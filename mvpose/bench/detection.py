@@ -24,7 +24,8 @@ from mvpose.pipeline import Settings, detect, open_recording
 from mvpose.workspace import open_workspace
 session = Path(sys.argv[1])
 start = time.perf_counter()
-found = detect(open_recording(session, Settings(detector=sys.argv[2])), open_workspace(session / "mvpose"))
+with open_workspace(session / "mvpose") as workspace:
+    found = detect(open_recording(session, Settings(detector=sys.argv[2])), workspace)
 seconds = time.perf_counter() - start
 unit = 1024 if sys.platform == "linux" else 1024**2
 print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,

@@ -116,7 +116,7 @@ def write_c3d(poses: Poses3D, path: Path) -> None:
         file.write(str(temporary))
         # ezc3d does not notice a disk that fills up.
         if temporary.stat().st_size < 16 * missing.size:
-            raise WorkspaceError(f"{path} cannot be written: the disk is full; free space or choose another --out")
+            raise WorkspaceError(f"{path.name} cannot be written: the disk is full; free space or choose another --out")
 
 
 def write_csv(poses: Poses3D, path: Path) -> None:
