@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "mvpose"
 FLOORS = {
     # Nouns, and helpers that know of nothing else: whole files, increasing times, smooth tracks, rows read at once.
     "errors": 0, "skeleton": 0, "clock": 0, "keypoints": 0, "poses": 0, "sync.offsets": 0, "atomic": 0, "frametimes": 0,
-    "smoothing": 0, "shutter": 0, "pickles": 0,
+    "smoothing": 0, "shutter": 0, "pickles": 0, "inputs": 0,
     # What is read and what is made: a session holds videos; rays and synthetic worlds need cameras.
     "calib": 1, "video": 1,
     "geometry": 2, "session": 2, "synthetic": 2,

@@ -11,7 +11,8 @@ import numpy as np
 from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError
 from mvpose.formats.foreign2d import ForeignKeypoints, read_foreign
-from mvpose.formats.results import check_format, read_arrays
+from mvpose.formats.results import Field, read_arrays
+from mvpose.inputs import NONSENSE
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.session import CameraSource, camera_times
 from mvpose.skeleton import skeleton_of
@@ -20,20 +21,19 @@ from mvpose.video import Video
 log = logging.getLogger(__name__)
 
 KEYPOINTS_FORMAT = "mvpose.keypoints2d/1"
-# Kinds of numpy's dtypes and shape of each field; N detections, J joints, T frames.
-_FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
-    "camera": ("U", ()),
-    "size_px": ("iu", (2,)),
-    "time_s": ("fiu", ("T",)),
-    "joint_names": ("U", ("J",)),
-    "skeleton": ("U", ()),
-    "frame_ptr": ("iu", ("T+1",)),
-    "xy_px": ("fiu", ("N", "J", 2)),
-    "score": ("fiu", ("N", "J")),
-    "track_id": ("iu", ("N",)),
-    "bbox_px": ("fiu", ("N", 4)),
+# N detections, J joints, T frames.
+_FIELDS = {
+    "camera": Field("U"),
+    "size_px": Field("iu", (2,)),
+    "time_s": Field("fiu", ("T",)),
+    "joint_names": Field("U", ("J",)),
+    "skeleton": Field("U"),
+    "frame_ptr": Field("iu", ("T+1",)),
+    "xy_px": Field("fiu", ("N", "J", 2)),
+    "score": Field("fiu", ("N", "J")),
+    "track_id": Field("iu", ("N",)),
+    "bbox_px": Field("fiu", ("N", 4)),
 }
-_KINDS = {"U": "text", "iu": "whole numbers", "fiu": "numbers"}
 
 
 def write_keypoints(keypoints: Keypoints2D, path: Path) -> None:
@@ -65,9 +65,9 @@ def read_npz(path: Path) -> Keypoints2D:
     Raises:
         FormatError: The file is no npz of ours, of a newer version, or a field does not hold what it should.
     """
-    fields = read_arrays(path)
-    check_format(fields.get("format", ""), KEYPOINTS_FORMAT, path)
-    _check_fields(path, fields)
+    fields = read_arrays(path, _FIELDS, KEYPOINTS_FORMAT)
+    if fields["size_px"].min() < 1:
+        raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
     try:
         return Keypoints2D(
             camera=str(fields["camera"]),
@@ -80,29 +80,8 @@ def read_npz(path: Path) -> Keypoints2D:
             size_px=(int(fields["size_px"][0]), int(fields["size_px"][1])),
             bbox_px=fields["bbox_px"],
         )
-    except ValueError as error:
+    except NONSENSE as error:
         raise FormatError(f"{path}: {error}.") from error
-
-
-def _check_fields(path: Path, fields: dict[str, np.ndarray]) -> None:
-    for name, (kinds, shape) in _FIELDS.items():
-        if name not in fields:
-            raise FormatError(f"{path} has no field {name}.")
-        if fields[name].dtype.kind not in kinds or fields[name].ndim != len(shape):
-            raise FormatError(
-                f"{path}: {name} must be {_KINDS[kinds]} of {len(shape)} dimensions, not {fields[name].dtype} "
-                f"{fields[name].shape}."
-            )
-    frames = len(fields["time_s"])
-    sides = {"N": len(fields["xy_px"]), "J": len(fields["joint_names"]), "T": frames, "T+1": frames + 1}
-    for name, (_, shape) in _FIELDS.items():
-        wanted = tuple(sides[side] if isinstance(side, str) else side for side in shape)
-        if fields[name].shape != wanted:
-            raise FormatError(
-                f"{path}: {name} must be ({', '.join(map(str, shape))}) = {wanted}, not {fields[name].shape}."
-            )
-    if fields["size_px"].min() < 1:
-        raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
 
 
 def read_keypoints(
