@@ -226,7 +226,7 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
         videos,
         file_digest(source.keypoints),
         None if source.timestamps is None else file_digest(source.timestamps),
-        (source.fps, source.start_s, session.skeleton, session.frame_base),
+        (source.fps, source.start_s, session.skeleton, session.frame_base, source.frame_base),
         _calibrated_size(source, recording),
     )
 

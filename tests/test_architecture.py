@@ -37,6 +37,7 @@ FLOORS = {
 # Only these may import a package at all; a name that ends in * stands for all modules that begin so.
 OWNERS = {
     "av": ("video",),
+    "h5py": ("formats.hdf2d",),
     "open3d": ("viz.player",),
     "mmengine": ("detect.mmpose*", "training*", "sync.train*"),
     "mmpose": ("detect.mmpose*",),

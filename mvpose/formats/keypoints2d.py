@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mvpose.video import Video
 log = logging.getLogger(__name__)
 
 KEYPOINTS_FORMAT = "mvpose.keypoints2d/1"
+_LONG_LEAD = 300  # frames before the first that a file names: more, and more than it has, is asked about
 # N detections, J joints, T frames.
 _FIELDS = {
     "camera": Field("U"),
@@ -111,7 +113,7 @@ def read_keypoints(
     path = source.keypoints
     if path is None:
         raise ValueError(f"{source.name} has no keypoints to read")
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and not path.is_dir():
         keypoints = _place_npz(source, video, read_npz(path))
     else:
         keypoints = _place_foreign(source, video, read_foreign(path, skeleton), frame_base, size_px)
@@ -134,7 +136,7 @@ def _place_npz(source: CameraSource, video: Video | None, keypoints: Keypoints2D
     if source.timestamps is None:
         times = keypoints.time_s + source.start_s
     else:
-        times = camera_times(source, video, keypoints.n_frames)
+        times = camera_times(source, video, keypoints.n_frames, lists_all=True)
         _check_length(source, keypoints.n_frames, len(times))
         times = times[: keypoints.n_frames]
     return replace(keypoints, camera=source.name, time_s=times)
@@ -147,15 +149,23 @@ def _place_foreign(
     frame_base: int | None,
     size_px: tuple[int, int] | None,
 ) -> Keypoints2D:
-    base = found.frame_base if frame_base is None else frame_base
+    base = next(b for b in (source.frame_base, frame_base, found.frame_base) if b is not None)
     if found.first_frame < base and found.first_frame <= found.last_frame:
         raise FormatError(
             f"{source.name}: {source.keypoints} has a frame {found.first_frame}, before the first, which is {base}; "
-            "mend frame_base under [keypoints] in session.toml."
+            f"mend {_frame_base_key(source)} in session.toml."
+        )
+    told = found.knows_base or source.frame_base is not None or frame_base is not None
+    lead, span = found.first_frame - base, found.last_frame - found.first_frame + 1
+    if video is None and not told and lead > max(span, _LONG_LEAD):
+        raise FormatError(
+            f"{source.name}: {source.keypoints} begins with frame {found.first_frame} and has {span} frames. If that is "
+            f"the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in session.toml; if "
+            f"nobody is seen for so long, set it to {base}."
         )
     frame = found.frame - base
     n_frames = max(found.last_frame - base + 1, 0)
-    times = camera_times(source, video, n_frames)
+    times = camera_times(source, video, n_frames, lists_all=found.lists_all)
     _check_length(source, n_frames, len(times))
     size_px = video.size_px if video is not None else size_px
     if size_px is None:
@@ -180,9 +190,15 @@ def _check_length(source: CameraSource, n_frames: int, limit: int) -> None:
     if n_frames > limit:
         raise FormatError(
             f"{source.name}: {source.keypoints} goes on to frame {n_frames - 1} counted from 0, and the camera has "
-            f"{limit} frames. If the file counts from 1, set frame_base = 1 under [keypoints] in session.toml; "
-            "otherwise it belongs to another video."
+            f"{limit} frames. If the file counts from 1, set frame_base = 1 under [keypoints] in session.toml, or "
+            f"{_frame_base_key(source)} for this one alone; otherwise it belongs to another video."
         )
+
+
+def _frame_base_key(source: CameraSource) -> str:
+    """Return how session.toml calls the number of a camera's first frame."""
+    name = source.name if re.fullmatch(r"[A-Za-z0-9_-]+", source.name) else f'"{source.name}"'
+    return f"cameras.{name}.frame_base"
 
 
 def _check_tracks(source: CameraSource, keypoints: Keypoints2D) -> None:
