@@ -127,8 +127,8 @@ def _own_rows(camera: str, path: Path, header: list[str], table: list[list[str]]
     if len(found) > 1 and len(own) != 1:
         known = ", ".join(sorted(found)[:20])
         raise SessionError(
-            f"{camera}: {path} holds the rows of several cameras, by its column {header[column]}: {known}. None of these "
-            f"is {camera}; write the cameras' names into that column, or give each camera a file of its own."
+            f"{camera}: {path} holds the rows of several cameras, by its column {header[column]}: {known}. None of "
+            f"these is {camera}; write the cameras' names into that column, or give each camera a file of its own."
         )
     rows = [row for row in table if column < len(row) and (len(found) == 1 or row[column] in own)]
     return header[:column] + header[column + 1 :], [row[:column] + row[column + 1 :] for row in rows]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mvpose.calib.files import Units, read_rig
-from mvpose.calib.rig import CameraRig, match_sizes
+from mvpose.calib.rig import CameraRig, listed, match_sizes
 from mvpose.clock import Clocks, unsynchronised_clocks
 from mvpose.detect.base import PoseDetector
 from mvpose.detect.choose import choose_detector
@@ -156,9 +156,10 @@ def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig
     """Return the session's cameras of a calibration, which may have more."""
     missing = [name for name in session.names if name not in rig.names]
     if missing:
+        why = "; ".join(rig.incomplete[name] for name in missing if name in rig.incomplete)
         raise CalibrationError(
-            f"{settings.calib} has no camera {', '.join(missing)}; it has {', '.join(rig.names)}. Name videos and "
-            "cameras alike, or leave some out with --skip."
+            f"{settings.calib} has no camera {listed(missing)}{f' ({why})' if why else ''}; it has "
+            f"{listed(rig.names)}. Name videos and cameras alike, or leave some out with --skip."
         )
     return rig.subset(session.names)
 

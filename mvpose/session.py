@@ -213,8 +213,8 @@ def camera_times(
             words = f"{source.timestamps} has {len(times)} times, and {source.keypoints} {n_frames} frames"
             if lists_all or len(times) >= 2 * n_frames:
                 raise SessionError(
-                    f"{source.name}: {words}; there must be one time a frame. Are those the times of another camera, or "
-                    "of several?"
+                    f"{source.name}: {words}; there must be one time a frame. Are those the times of another camera, "
+                    "or of several?"
                 )
             log.warning("%s: %s; the last %d show nobody", source.name, words, len(times) - n_frames)
         return times

@@ -19,7 +19,7 @@ from mvpose.errors import FormatError, MvposeError
 from mvpose.formats.hdf2d import read_hdf
 from mvpose.inputs import NONSENSE, open_file, read_json
 from mvpose.keypoints import UNTRACKED
-from mvpose.skeleton import LAYOUTS, SKELETONS, Skeleton, skeleton_of
+from mvpose.skeleton import LAYOUTS, Skeleton, skeleton_of
 
 log = logging.getLogger(__name__)
 
@@ -336,7 +336,7 @@ def _warn_of_likelier(people: Sequence[_Person], skeleton: str) -> None:
 def _likeness(people: Sequence[_Person], skeleton: Skeleton) -> float:
     """Return how alike two tables are: of mean distances between arms' and legs' joints, and of somebody standing.
 
-    It is the tables' correlation, which no size, turn or place of anybody in the image changes; 0 where nothing is seen.
+    It is the tables' correlation, which nobody's size, turn or place in the image changes; 0 where nothing is seen.
     """
     names = [f"{side}_{joint}" for side in ("left", "right") for joint in _STANDING]
     standing = np.array([(side * x, y) for side in (1, -1) for x, y in _STANDING.values()])

@@ -3,8 +3,8 @@
 **DeepLabCut** writes a pandas table: ``df_with_missing/table`` has a column ``values_block_0`` (T, C), and the names of
 its C columns, (scorer, [individual,] body part, x | y | likelihood), stand in the attribute ``non_index_axes`` of the
 group, pickled by PyTables (DeepLabCut, ``pose_estimation_pytorch/apis/videos.py``; pandas, ``io/pytables.py``).
-**SLEAP** exports an analysis file: ``tracks`` (tracks, 2, nodes, T), ``point_scores`` (tracks, nodes, T), ``node_names``
-and ``track_names`` (sleap, ``info/write_tracking_h5.py``).
+**SLEAP** exports an analysis file: ``tracks`` (tracks, 2, nodes, T), ``point_scores`` (tracks, nodes, T),
+``node_names`` and ``track_names`` (sleap, ``info/write_tracking_h5.py``).
 
 Both count frames from 0 and leave none out.
 """

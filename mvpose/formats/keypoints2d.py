@@ -159,8 +159,8 @@ def _place_foreign(
     lead, span = found.first_frame - base, found.last_frame - found.first_frame + 1
     if video is None and not told and lead > max(span, _LONG_LEAD):
         raise FormatError(
-            f"{source.name}: {source.keypoints} begins with frame {found.first_frame} and has {span} frames. If that is "
-            f"the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in session.toml; if "
+            f"{source.name}: {source.keypoints} begins with frame {found.first_frame} and has {span} frames. If "
+            f"that is the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in session.toml; if "
             f"nobody is seen for so long, set it to {base}."
         )
     frame = found.frame - base
