@@ -160,8 +160,8 @@ def _place_foreign(
     if video is None and not told and lead > max(span, _LONG_LEAD):
         raise FormatError(
             f"{source.name}: {source.keypoints} begins with frame {found.first_frame} and has {span} frames. If "
-            f"that is the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in session.toml; if "
-            f"nobody is seen for so long, set it to {base}."
+            f"that is the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in "
+            f"session.toml; if nobody is seen for so long, set it to {base}."
         )
     frame = found.frame - base
     n_frames = max(found.last_frame - base + 1, 0)

@@ -296,7 +296,7 @@ def vicon_text(rig, lens=VICON_LENS, tag="VICON_RADIAL2"):
         radial = f"Vicon3Parameter {cx} {cy} {' '.join(map(repr, lens))}" if tag[-1] == "2" else f"{lens[0]} {lens[1]}"
         text += f'''<Camera DEVICEID="{c.name}" DISPLAY_TYPE="VideoCamera" TYPE="VIDEO"
           SENSOR_SIZE="1920 1080" PIXEL_ASPECT_RATIO="{fx / fy!r}" USERID="{number}"><ControlFrames/><KeyFrames>
-          <KeyFrame FOCAL_LENGTH="{fx!r}" FRAME="0" WORLD_ERROR="0.3" {attributes} {tag}="{radial}"/></KeyFrames></Camera>
+          <KeyFrame FOCAL_LENGTH="{fx!r}" FRAME="0" {attributes} {tag}="{radial}"/></KeyFrames></Camera>
         <Camera DEVICEID="{c.name}7" TYPE="DxCore160" SENSOR_SIZE="4704 3456"><KeyFrames/></Camera>'''
     return text + "</Cameras>"
 

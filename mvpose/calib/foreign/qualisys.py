@@ -4,9 +4,9 @@ Intrinsics are in 1/64 pixel of the sensor, positions in mm. With the attributes
 rows, the OpenCV rotation, world to camera, is diag(1, −1, −1) Q, and x y z is the camera's centre. The image is the
 part ``fov_video`` of the sensor (both ends included), so its corner is taken from the principal point; where
 ``video_resolution`` is told, in lines, a video pixel is as many sensor pixels as the sensor, ``fov_video_max``,
-has lines for one of the video's. The distortion is OpenCV's k1 k2 p1 p2 k3 as written: Pose2Sim divides it by 64, but its own
-checkerboard calibration of the same cameras (``Calib_scene.toml``) gives k1 = −0.053 and k2 = 0.151 where the file
-says −0.046 and 0.140.
+has lines for one of the video's. The distortion is OpenCV's k1 k2 p1 p2 k3 as written: Pose2Sim divides it by 64, but
+its own checkerboard calibration of the same cameras (``Calib_scene.toml``) gives k1 = −0.053 and k2 = 0.151 where the
+file says −0.046 and 0.140.
 """
 
 from __future__ import annotations
