@@ -251,7 +251,10 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return False
+    require_file(path)
+    return path.is_file()
 
 
 def require_file(path: Path) -> None:

@@ -99,7 +99,9 @@ def test_two_files_of_keypoints_for_one_camera_are_refused(session_of):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-@pytest.mark.parametrize("name", ["keypoints/cam01.json", "keypoints/cam01.npz", "session.toml", "times.csv"])
+@pytest.mark.parametrize(
+    "name", ["keypoints/cam01.json", "keypoints/cam01.npz", "session.toml", "times.csv", "videos/cam03.mp4"]
+)
 def test_pipes_are_refused_not_waited_for(session_of, name):
     root = session_of(*TWO, "keypoints/", toml="[cameras.cam01]\ntimestamps = 'times.csv'")
     (root / name).unlink(missing_ok=True)
