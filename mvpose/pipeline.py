@@ -32,6 +32,7 @@ from mvpose.formats.results import (
     write_offsets,
     write_poses,
 )
+from mvpose.inputs import open_file
 from mvpose.keypoints import AlignedKeypoints, Keypoints2D
 from mvpose.poses import Poses3D, Reconstruction
 from mvpose.recon.align import AlignedTracks, align, timeline
@@ -135,6 +136,8 @@ def open_recording(path: Path, settings: Settings) -> Recording:
     rig = (
         None if settings.calib is None else _covering(read_rig(settings.calib, units=settings.units), session, settings)
     )
+    if settings.checkpoint is not None:
+        open_file(settings.checkpoint).close()  # its digest is taken before anybody reads it
     if settings.weights is not None:
         from mvpose.recon.voxelpose.fuse import load_voxelpose  # torch
 

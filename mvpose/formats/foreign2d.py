@@ -218,14 +218,13 @@ def _people_in(content: Any, name: str, frame: int) -> list[np.ndarray]:
 def _read_tracks(path: Path) -> ForeignKeypoints:
     """Read the HDF5 of DeepLabCut or SLEAP: a table of everybody in every frame."""
     tracks = read_hdf(path)
-    rows, frames = np.nonzero(np.isfinite(tracks.points).any(axis=(2, 3)))
-    order = np.argsort(frames, kind="stable")
-    people = [
-        _Person(int(f), tracks.points[r, f], int(r) if tracks.identified else UNTRACKED)
-        for r, f in zip(rows[order], frames[order], strict=True)
-    ]
-    joints = _joints(list(tracks.joint_names), None, people)
-    return _found(people, list(range(tracks.points.shape[1])), *joints, knows_base=True)
+    frames, rows = np.nonzero(np.isfinite(tracks.points).any(axis=(2, 3)).T)
+    _, skeleton = _joints(list(tracks.joint_names), None, ())
+    n_frames = tracks.points.shape[1]
+    track_id = rows if tracks.identified else np.full(len(rows), UNTRACKED)
+    return _keypoints(
+        tracks.points[rows, frames], frames, track_id, skeleton, 0, n_frames - 1, knows_base=True, lists_all=True
+    )
 
 
 def _found(
@@ -243,20 +242,40 @@ def _found(
                 f"frame {person.frame} has a person of {len(person.points)} joints, and {skeleton.name} has "
                 f"{n_points}; set skeleton under [keypoints] in session.toml if it is another set"
             )
-    points = np.array([person.points[: len(skeleton)] for person in people]).reshape(len(people), len(skeleton), 3)
-    missing = ~(np.isfinite(points).all(axis=-1) & (points[..., 2] > 0))
     first, last = min(listed, default=frame_base), max(listed, default=frame_base - 1)
-    return ForeignKeypoints(
-        frame=np.array([person.frame for person in people], dtype=np.int64),
-        xy_px=np.where(missing[..., None], np.nan, points[..., :2]),
-        score=np.where(missing, 0.0, np.clip(points[..., 2], 0.0, 1.0)),
-        track_id=np.array([person.track_id for person in people], dtype=np.int64),
-        skeleton=skeleton,
-        first_frame=first,
-        last_frame=last,
+    return _keypoints(
+        np.array([person.points[: len(skeleton)] for person in people]).reshape(len(people), len(skeleton), 3),
+        np.array([person.frame for person in people], dtype=np.int64),
+        np.array([person.track_id for person in people], dtype=np.int64),
+        skeleton,
+        first,
+        last,
         frame_base=frame_base,
         knows_base=knows_base,
         lists_all=has_entry_a_frame and len(set(listed)) == last - first + 1,
+    )
+
+
+def _keypoints(
+    points: np.ndarray,
+    frame: np.ndarray,
+    track_id: np.ndarray,
+    skeleton: Skeleton,
+    first_frame: int,
+    last_frame: int,
+    **more: Any,
+) -> ForeignKeypoints:
+    """Tell what of points (N, J, 3) is missing, and keep scores within bounds."""
+    missing = ~(np.isfinite(points).all(axis=-1) & (points[..., 2] > 0))
+    return ForeignKeypoints(
+        frame=frame,
+        xy_px=np.where(missing[..., None], np.nan, points[..., :2]),
+        score=np.where(missing, 0.0, np.clip(points[..., 2], 0.0, 1.0)),
+        track_id=track_id,
+        skeleton=skeleton,
+        first_frame=first_frame,
+        last_frame=last_frame,
+        **more,
     )
 
 

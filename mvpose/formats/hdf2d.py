@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from mvpose.errors import FormatError, MissingDependencyError, MvposeError
-from mvpose.inputs import inflated_limit
+from mvpose.inputs import inflated_limit, open_file
 from mvpose.pickles import read_pickle
 
-_MOST_NAMES = 1000
+_MOST_NAMES, _MOST_LETTERS = 1000, 1000
 _COORDINATES = ("x", "y", "likelihood")
 
 
@@ -73,7 +73,7 @@ def read_hdf(path: Path) -> Tracks2D:
 
 
 def _read_sleap(file: Any, most: int) -> Tracks2D:
-    names = tuple(_text(name) for name in _array(file["node_names"], most, 1, "node_names"))
+    names = _names(file["node_names"], most)
     xy = _array(file["tracks"], most, 4, "tracks").astype(np.float64).transpose(0, 3, 2, 1)
     if xy.shape[2:] != (len(names), 2):
         raise FormatError(f"tracks are {file['tracks'].shape}, not (tracks, 2, {len(names)} nodes, frames)")
@@ -89,6 +89,8 @@ def _read_sleap(file: Any, most: int) -> Tracks2D:
 
 
 def _read_deeplabcut(group: Any, most: int) -> Tracks2D:
+    if group.attrs.get_id("non_index_axes").dtype.kind != "S":
+        raise FormatError("the names of its columns are not as pandas writes them")
     axes = read_pickle(bytes(group.attrs["non_index_axes"]))
     table = group["table"]
     if "values_block_0" not in (table.dtype.names or ()) or table.size * table.dtype.itemsize > most:
@@ -121,12 +123,25 @@ def _is_column(column: object) -> bool:
 
 
 def _array(dataset: Any, most: int, dimensions: int, name: str) -> np.ndarray:
-    if dataset.ndim != dimensions or (dimensions == 1 and len(dataset) > _MOST_NAMES):
-        raise FormatError(f"{name} is {dataset.shape}, not of {dimensions} dimensions")
-    if dataset.size * max(dataset.dtype.itemsize, 1) > most:
+    if dataset.ndim != dimensions or dataset.dtype.kind not in "fiu":
+        raise FormatError(f"{name} is {dataset.dtype} {dataset.shape}, not numbers of {dimensions} dimensions")
+    if dataset.size * dataset.dtype.itemsize > most:
         raise FormatError(f"{name} claims to be {dataset.shape}, more than such a file can hold")
     return np.asarray(dataset[()])
 
 
-def _text(name: object) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+def _names(dataset: Any, most: int) -> tuple[str, ...]:
+    """Return names, of a fixed length or of any, whose lengths and places in the file are looked at first."""
+    if dataset.ndim != 1 or len(dataset) > _MOST_NAMES or dataset.dtype.kind not in "SO":
+        raise FormatError(f"node_names is {dataset.dtype} {dataset.shape}, not a list of names")
+    offset = dataset.id.get_offset()
+    if dataset.dtype.kind == "O" and offset is not None:
+        # Each is a length in 4 bytes, an address in 8 and an index in 4; HDF5 would allocate whatever is claimed.
+        with open_file(Path(dataset.file.filename)) as raw:
+            raw.seek(offset)
+            heads = np.frombuffer(raw.read(16 * len(dataset)), np.dtype([("n", "<u4"), ("at", "<u8"), ("i", "<u4")]))
+        if (heads["n"] > _MOST_LETTERS).any() or (heads["at"] >= most).any():
+            raise FormatError("node_names claims to hold names of thousands of letters")
+    elif dataset.dtype.itemsize > _MOST_LETTERS:
+        raise FormatError("node_names claims to hold names of thousands of letters")
+    return tuple(name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in dataset[()])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError
+from mvpose.inputs import open_file, parse_json
 
 WEIGHTS_FORMAT = "mvpose.weights/1"
 
@@ -81,7 +82,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     _check_format(header.get("format"), path)
     try:
-        metadata = json.loads(header["metadata"])
+        metadata = parse_json(header["metadata"])
     except (KeyError, ValueError):
         metadata = None
     if not isinstance(metadata, dict):
@@ -92,7 +93,7 @@ def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return header and tensors of a safetensors file."""
     try:
-        path.open("rb").close()  # safetensors' own words for a file that is missing or a folder are of no use
+        open_file(path).close()  # safetensors' own words for what is missing, a folder or a pipe are of no use
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
