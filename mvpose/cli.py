@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
-import shutil
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mvpose import __version__
+from mvpose.console import (
+    InOrder,
+    Progress,
+    gathered_messages,
+    json_option,
+    motion_option,
+    one_line,
+    polish_option,
+    print_json,
+)
 from mvpose.errors import MvposeError, SessionError
 
 if TYPE_CHECKING:
@@ -30,98 +35,6 @@ if TYPE_CHECKING:
 # Heavy modules are imported inside the commands, so that --help answers at once.
 
 _DETECTORS = ("auto", "mmpose", "mediapipe")
-_ERASE_LINE = "\r\x1b[K"
-
-
-class Progress:
-    """Progress on stderr: one line that is rewritten on a terminal, a line for every tenth elsewhere.
-
-    Cameras that are detected at the same time report from threads of their own.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._first: dict[str, tuple[float, int]] = {}
-        self._tenths: dict[str, int] = {}
-        self._running: dict[str, str] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` is done."""
-        with self._lock:
-            if sys.stderr.isatty():
-                self._rewrite(what, done, total)
-            elif (tenth := 10 * done // max(total, 1)) != self._tenths.get(what, 0):
-                self._tenths[what] = tenth
-                sys.stderr.write(f"{what}: {done}/{total}\n")
-            if done >= total:
-                for known in (self._first, self._tenths, self._running):
-                    known.pop(what, None)
-            sys.stderr.flush()
-
-    def _rewrite(self, what: str, done: int, total: int) -> None:
-        if done >= total:
-            sys.stderr.write(f"{_ERASE_LINE}{what}: {done}/{total}\n")
-            return
-        now = time.monotonic()
-        then, done_then = self._first.setdefault(what, (now, done))
-        left = f", about {(now - then) * (total - done) / (done - done_then):.0f} s left" if done > done_then else ""
-        self._running[what] = f"{what}: {done}/{total}{left}"
-        width = shutil.get_terminal_size().columns - 1
-        sys.stderr.write(f"{_ERASE_LINE}{' · '.join(self._running.values())[:width]}")
-
-    def break_line(self) -> None:
-        """End a line that would have been rewritten, so that another message can follow."""
-        with self._lock:
-            if self._running and sys.stderr.isatty():
-                sys.stderr.write("\n")
-                self._running.clear()
-
-
-class _Messages(logging.Handler):
-    """Shows what the library has to say on stderr, once, and keeps the warnings for run.json and the report."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.INFO)
-        self.progress = progress
-        self.warnings: list[str] = []
-        self._told: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = _one_line(record.getMessage())
-        if record.levelno >= logging.WARNING:
-            if message in self.warnings:
-                return
-            self.warnings.append(message)
-            message = f"warning: {message}"
-        elif message in self._told:
-            return
-        self._told.add(message)
-        self.progress.break_line()
-        click.echo(message, err=True)
-
-
-def _one_line(message: object) -> str:
-    """Return a message on one line, whatever a broken file's own words brought into it."""
-    return " ".join(str(message).split())
-
-
-@contextmanager
-def gathered_messages() -> Iterator[tuple[Progress, list[str]]]:
-    """Show what the library logs for as long as the block runs; yields the progress and the list of warnings."""
-    progress = Progress()
-    handler = _Messages(progress)
-    logger = logging.getLogger("mvpose")
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield progress, handler.warnings
-    finally:
-        progress.break_line()
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def main() -> None:
@@ -133,11 +46,11 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MvposeError as error:
-        click.echo(f"error: {_one_line(error)}", err=True)
+        click.echo(f"error: {one_line(error)}", err=True)
         sys.exit(3)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error
-        click.echo(f"error: {_one_line(what)}", err=True)
+        click.echo(f"error: {one_line(what)}", err=True)
         sys.exit(3)
     except click.exceptions.Abort:
         click.echo(
@@ -149,14 +62,7 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order in which they are written here: the main one first."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mvpose")
 def cli() -> None:
     """3D skeletons from several ordinary cameras that nothing synchronises.
@@ -243,13 +149,21 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         show_default=True,
         help="How keypoints become 3D: person by person, or by VoxelPose.",
     ),
+    "pair methods": click.option(
+        "--method",
+        "pair_methods",
+        type=click.Choice(["insynformer", "epipolar", "correlation"]),
+        multiple=True,
+        help="How pairs of cameras are estimated; may be repeated.  [default: epipolar with --calib, and insynformer "
+        "where that finds nothing; insynformer without]",
+    ),
     "weights": click.option("--weights", type=_PATH, help="Weights of VoxelPose.  [default: those that ship]"),
-    "polish": click.option("--no-polish", is_flag=True, help="Leave joints as VoxelPose has them."),
+    "polish": polish_option,
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
     "skip": click.option("--skip", multiple=True, metavar="CAM", help="Leave a camera out; may be repeated."),
     "force": click.option("--force", is_flag=True, help="Do everything anew, whatever is there already."),
-    "json": click.option("--json", "as_json", is_flag=True, help="Print one machine-readable object."),
+    "json": json_option,
     "truth": click.option(
         "--truth", type=_PATH, multiple=True, help="A true clocks.json and/or poses3d.npz; may be repeated."
     ),
@@ -325,7 +239,7 @@ def _report_reconstruction(
 ) -> None:
     files = [workspace.clocks, workspace.poses3d, *exported, *([workspace.report] if metrics else [])]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "people": len(poses.person_ids),
                 "frames": len(poses.time_s),
@@ -370,7 +284,7 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
             for name, k in keypoints.items()
         }
         if as_json:
-            _print_json({"cameras": found, "warnings": workspace.warnings})
+            print_json({"cameras": found, "warnings": workspace.warnings})
             return
         width = max(len(name) for name in found)
         for name, facts in found.items():
@@ -385,11 +299,13 @@ def detect(session: Path, out: Path | None, force: bool, as_json: bool, **option
 
 @cli.command(short_help="Clocks only.")
 @_session_argument
-@_options("calib", "units", "out", "detector", "checkpoint", "reference", "skip", "jobs", "force", "json")
+@_options(
+    "calib", "units", "pair methods", "out", "detector", "checkpoint", "reference", "skip", "jobs", "force", "json"
+)
 def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """Clocks only.
 
-    Without --calib they come from a network that has learnt how people's movements look from two sides.
+    Without --calib they come from InSynFormer, a network that has learnt how people's movements look from two sides.
     """
     from mvpose import pipeline
 
@@ -398,7 +314,7 @@ def sync(session: Path, out: Path | None, force: bool, as_json: bool, **options:
         keypoints = pipeline.detect(recording, workspace, progress)
         _, clocks = pipeline.synchronise(recording, keypoints, workspace, progress)
         if as_json:
-            _print_json({**_clocks_json(clocks), "file": str(workspace.clocks), "warnings": workspace.warnings})
+            print_json({**_clocks_json(clocks), "file": str(workspace.clocks), "warnings": workspace.warnings})
             return
         _print_clocks(clocks)
         click.echo(str(workspace.clocks))
@@ -434,7 +350,7 @@ def compare(
         made = pipeline.reconstruct(recording, keypoints, workspace, progress)
         metrics = compare_variants(recording, keypoints, made.offsets, made.clocks, workspace, known, progress, beside)
         if as_json:
-            _print_json({"metrics": metrics, "report": str(workspace.report), "warnings": workspace.warnings})
+            print_json({"metrics": metrics, "report": str(workspace.report), "warnings": workspace.warnings})
             return
         _print_metrics(metrics)
         click.echo(str(workspace.report))
@@ -540,7 +456,7 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
         else:
             results = run_demo(folder, progress, warnings, detector=detector, jobs=jobs)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "recordings": {
                     r.name: {"metrics": r.metrics, "report": str(r.report), "warnings": r.warnings} for r in results
@@ -554,21 +470,9 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
         click.echo(f"\n{result.report}")
 
 
-def _motion_option(holds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--data",
-        type=_PATH,
-        envvar="MVPOSE_MOTION",
-        default=Path("data/cmu_motion"),
-        show_default=True,
-        show_envvar=True,
-        help=f"Folder of motion: {holds}",
-    )
-
-
 @cli.command(short_help="Train a network of the synchronisation, or VoxelPose.")
 @click.argument("config", type=_PATH)
-@_motion_option("packs *_train.npz and *_val.npz, or BVH files.")
+@motion_option("packs *_train.npz and *_val.npz, or BVH files.")
 @click.option("--work-dir", type=_PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of weights and clips.  [default: CONFIG's, else 0]")
@@ -620,229 +524,29 @@ def train(
         click.echo(str(weights))
 
 
-@cli.group(cls=_InOrder, short_help="Tables that anyone can rerun.")
+class _Bench(InOrder):
+    """Its commands are read when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from mvpose.bench.commands import bench
+
+        return bench.list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from mvpose.bench.commands import bench
+
+        return bench.get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message} There are {', '.join(self.list_commands(ctx))}.", ctx) from error
+
+
+@cli.group(cls=_Bench, short_help="Tables that anyone can rerun.")
 def bench() -> None:
     """Tables that anyone can rerun."""
-
-
-@bench.command("sync", short_help="The networks of the synchronisation against each other and the physical limit.")
-@_motion_option("packs *_train.npz, *_val.npz and *_test.npz.")
-@click.option(
-    "--work-dir", type=_PATH, default=Path("work_dirs/bench"), show_default=True, help="Weights, logs, checkpoints."
-)
-@click.option("--rows", metavar="A,B", help="Names of rows.  [default: all]")
-@click.option("--clips", type=click.IntRange(1), default=160_000, show_default=True, help="Pairs to train each row on.")
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    help="Trainings of the two best rows [default: 3]; with --recordings, recordings of each kind [2]; with "
-    "--adversarial, recordings in all [200].",
-)
-@click.option("--pairs", type=click.IntRange(128), default=8192, show_default=True, help="Pairs to test on.")
-@click.option("--integer", is_flag=True, help="Whole frames only, as in NTU-SYN and CMU-SYN; trains rows for that.")
-@click.option("--weights", multiple=True, metavar="ROW=FILE", help="A further line, with weights of any training.")
-@click.option("--diagnose", is_flag=True, help="Errors against speed, view angle, offset, noise and clip length, too.")
-@click.option("--recordings", is_flag=True, help="Whole recordings by the estimators as they are, in place of clips.")
-@click.option("--adversarial", is_flag=True, help="Recordings made to mislead, in place of clips.")
-@_options("json")
-@click.pass_context
-def bench_sync(
-    context: click.Context,
-    data: Path,
-    work_dir: Path,
-    rows: str | None,
-    weights: tuple[str, ...],
-    seeds: int | None,
-    recordings: bool,
-    adversarial: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Tables 1 and 2 of the InSynFormer paper, on real motion seen by virtual cameras.
-
-    Rows whose weights are not in the work folder are trained first, which takes some ten minutes each. With
-    --recordings: clocks of whole recordings, of many kinds, by every estimator; what they do to 3D poses; the speed.
-    With --adversarial: whether any clock is good by its verdict, but wrong. Either takes about half an hour.
-    """
-    from dataclasses import asdict
-
-    if recordings or adversarial:
-        given = {name for name in context.params if context.get_parameter_source(name) != ParameterSource.DEFAULT}
-        if given - {"data", "seeds", "as_json", "recordings", "adversarial"} or recordings == adversarial:
-            raise click.UsageError("--recordings and --adversarial go with --data, --seeds and --json alone")
-        (_bench_recordings if recordings else _bench_adversarial)(data, seeds, as_json)
-        return
-
-    from mvpose.bench.sync import Plan, compare_rows, format_comparison
-
-    files = []
-    for word in weights:
-        row, equals, file = word.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{word!r} is not ROW=FILE", param_hint="--weights")
-        files.append((row, Path(file)))
-    if rows is not None:
-        options["rows"] = tuple(rows.split(","))
-    with gathered_messages() as (progress, warnings):
-        compared = compare_rows(Plan(data, work_dir, weights=tuple(files), seeds=seeds or 3, **options), progress)
-    if as_json:
-        _print_json({**asdict(compared), "warnings": warnings})
-        return
-    click.echo(format_comparison(compared))
-
-
-def _bench_recordings(data: Path, seeds: int | None, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from mvpose.bench import clocks
-
-    with gathered_messages() as (progress, _):
-        motions, numbers = clocks.read_motion(data), range(seeds or 2)
-        trials = clocks.run_trials(clocks.grid(), motions, clocks.ESTIMATORS, numbers, progress)
-        repairs = clocks.run_repairs(clocks.REPAIRED, motions, numbers, progress)
-        speeds = clocks.measure_speed(motions, clocks.TIMED_S, progress)
-    if as_json:
-        parts: dict[str, list[Any]] = {"trials": trials, "repairs": repairs, "speeds": speeds}
-        _print_json({name: [asdict(row) for row in part] for name, part in parts.items()})
-        return
-    click.echo(clocks.format_trials(trials))
-    click.echo("\n" + clocks.format_repairs(repairs))
-    click.echo("\n" + clocks.format_speeds(speeds))
-
-
-def _bench_adversarial(data: Path, recordings: int | None, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from mvpose.bench.adversarial import format_adversarial, run_adversarial
-    from mvpose.bench.clocks import read_motion
-
-    with gathered_messages() as (progress, _):
-        outcomes = run_adversarial(read_motion(data), range(recordings or 200), progress)
-    if as_json:
-        _print_json({"outcomes": [asdict(outcome) for outcome in outcomes]})
-        return
-    click.echo(format_adversarial(outcomes))
-
-
-@bench.command("recon", short_help="Poses of several people: synthetic rooms, data sets, unseen rigs, speed.")
-@click.option(
-    "--data",
-    type=_PATH,
-    metavar="DIR",
-    help="A folder of motion (packs *_test.npz) for people to move by, or of Shelf, Campus, Panoptic, Human3.6M or "
-    "TotalCapture.  [default: generated motion]",
-)
-@click.option(
-    "--method",
-    "methods",
-    type=click.Choice(["triangulate", "voxel"]),
-    multiple=True,
-    help="How keypoints become 3D; may be repeated.  [default: triangulate]",
-)
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Recordings of each room.")
-@click.option("--seconds", type=click.FloatRange(1), help="Of each room, so much is reconstructed.  [default: all]")
-@click.option("--part", metavar="NAME", help="One recording of a data set.  [default: all]")
-@click.option("--scenes", is_flag=True, help="People who cross, meet, come, go and hide, in place of rooms.")
-@click.option("--speed", is_flag=True, help="Stage by stage: time and memory, in place of rooms.")
-@click.option("--rigs", type=click.IntRange(1), metavar="N", help="VoxelPose on N unseen rigs, in place of rooms.")
-@click.option(
-    "--weights", multiple=True, type=_PATH, help="With --rigs: further weights of VoxelPose; may be repeated."
-)
-@_options("polish", "json")
-def bench_recon(
-    data: Path | None,
-    methods: tuple[Any, ...],
-    seeds: int,
-    seconds: float | None,
-    part: str | None,
-    scenes: bool,
-    speed: bool,
-    rigs: int | None,
-    weights: tuple[Path, ...],
-    no_polish: bool,
-    as_json: bool,
-) -> None:
-    """Poses of several people against the truth: MPJPE, AP, PCP, recall, identity switches.
-
-    In synthetic rooms, under true, shifted and repaired clocks; or, with the folder of a data set, by that one's
-    protocol beside the published figures.
-    """
-    from dataclasses import asdict
-
-    from mvpose.bench.clocks import read_motion
-    from mvpose.bench.datasets import list_parts
-
-    methods = methods or ("triangulate",)
-    if speed + scenes + (rigs is not None) > 1:
-        raise click.UsageError("--scenes, --speed and --rigs are three benches; run one after the other")
-    if data is not None and not any(data.glob("*_test.npz")) and list_parts(data):
-        _bench_dataset(data, methods, part, as_json)
-        return
-    rows: list[Any]
-    with gathered_messages() as (progress, _):
-        motions = None if data is None else read_motion(data)
-        if rigs is not None:
-            text, rows = _bench_rigs(motions, rigs, weights, progress)
-        elif scenes:
-            from mvpose.bench.scenes import format_scenes, run_scenes
-
-            rows = list(run_scenes(_required(motions, "--scenes"), range(seeds), progress))
-            text = format_scenes(rows)
-        else:
-            from mvpose.bench import rooms
-
-            if speed:
-                rows = list(rooms.measure_speed(motions, progress))
-                text = rooms.format_speed(rows)
-                if "voxel" in methods:
-                    voxels = rooms.measure_voxel_speed(motions, progress)
-                    text, rows = f"{text}\n\n{rooms.format_voxel_speed(voxels)}", rows + voxels
-            else:
-                rows = list(
-                    rooms.run_rooms(motions, range(seeds), methods, progress, seconds=seconds, polish=not no_polish)
-                )
-                text = rooms.format_rooms(rows)
-    if as_json:
-        _print_json({"rows": [asdict(row) for row in rows]})
-        return
-    click.echo(text)
-
-
-def _required(motions: Any, what: str) -> Any:
-    if motions is None:
-        raise click.UsageError(f"{what} needs a folder of motion: give --data")
-    return motions
-
-
-def _bench_rigs(motions: Any, count: int, weights: tuple[Path, ...], progress: Progress) -> tuple[str, list[Any]]:
-    from mvpose.bench import rigs
-    from mvpose.recon.voxelpose.fuse import load_voxelpose
-    from mvpose.training.motions import motion_bank
-
-    networks = {"shipped": load_voxelpose(), **{path.parent.name: load_voxelpose(path) for path in weights}}
-    drawn = [rigs.unseen_rig(number) for number in range(count)]
-    scores = rigs.run_rigs(networks, motion_bank(_required(motions, "--rigs").values()), drawn, rigs.FRAMES, progress)
-    return rigs.format_rigs(scores, drawn), [score for own in scores.values() for score in own]
-
-
-def _bench_dataset(data: Path, methods: tuple[Any, ...], part: str | None, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from mvpose.bench.recon_datasets import evaluate_folder, format_evaluation
-
-    with gathered_messages() as (progress, _):
-        found = {m: evaluate_folder(data, m, part=part, progress=progress) for m in methods}
-    if as_json:
-        _print_json({method: asdict(evaluation.pooled) for method, evaluation in found.items()})
-        return
-    for method, evaluation in found.items():
-        click.echo(format_evaluation(evaluation, f"mvpose, {method}"))
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    from mvpose.formats.results import plain
-
-    click.echo(json.dumps(plain(value), indent=1, ensure_ascii=False))
 
 
 def _clocks_json(clocks: Clocks) -> dict[str, Any]:

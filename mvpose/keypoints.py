@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mvpose.errors import SessionError
 from mvpose.skeleton import Skeleton
 
 UNTRACKED = -1
@@ -30,7 +31,7 @@ class Keypoints2D:
         score: (N, J) confidence in [0, 1]; 0 where missing.
         track_id: (N,) identity of the person within this camera; −1 where untracked.
         skeleton: The joints, in order.
-        size_px: (width, height) of the displayed image.
+        size_px: (width, height) of the displayed image; None where nothing says it.
         bbox_px: (N, 4) left, top, right, bottom; by default the box of the finite keypoints.
     """
 
@@ -41,7 +42,7 @@ class Keypoints2D:
     score: np.ndarray
     track_id: np.ndarray
     skeleton: Skeleton
-    size_px: tuple[int, int]
+    size_px: tuple[int, int] | None
     bbox_px: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +105,19 @@ class Keypoints2D:
     def is_tracked(self) -> bool:
         """Whether every detection belongs to a track."""
         return bool((self.track_id != UNTRACKED).all())
+
+    def known_size_px(self, use: str) -> tuple[int, int]:
+        """Return (width, height) of the displayed image, for a use that cannot do without.
+
+        Raises:
+            SessionError: Nothing says it.
+        """
+        if self.size_px is None:
+            raise SessionError(
+                f"{self.camera}: nothing says how large its images are, which {use} needs; set "
+                f"cameras.{self.camera}.size_px = [width, height] in session.toml."
+            )
+        return self.size_px
 
     def only(self, rows: np.ndarray) -> Keypoints2D:
         """Keep only some detections; the frames stay.

@@ -46,7 +46,7 @@ from mvpose.shutter import Readout, global_shutter
 from mvpose.sync.containers import timecode_edges
 from mvpose.sync.estimate import Hint
 from mvpose.sync.mend import mended
-from mvpose.sync.offsets import OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import PAIR_METHODS, OffsetGraph, PairMethod, PairwiseOffset
 from mvpose.sync.pretrained import WEIGHTS
 from mvpose.sync.sound import sound_offsets
 from mvpose.sync.synchronise import synchronise_cameras
@@ -76,6 +76,7 @@ class Settings:
     detector: str = "auto"
     checkpoint: Path | None = None  # weights of the pose network, in place of the model zoo's
     synchronise: bool = True
+    pair_methods: tuple[PairMethod, ...] = ()  # estimators of pairs; none named: what measures best
     fps: float | None = None  # of the 3D poses; default: the reference camera's
     start_s: float | None = None  # first and last session time of the 3D poses
     end_s: float | None = None
@@ -126,6 +127,7 @@ def open_recording(path: Path, settings: Settings) -> Recording:
         SessionError: The folder does not hold a usable session.
         VideoError: A video is damaged.
         CalibrationError: The calibration is wrong, or lacks a camera, or is of other images.
+        SyncError: Epipolar geometry is asked for without a calibration.
         FormatError: The file of weights holds none of VoxelPose.
     """
     session = without(open_session(path), settings.skip)
@@ -138,13 +140,17 @@ def open_recording(path: Path, settings: Settings) -> Recording:
     )
     if settings.checkpoint is not None:
         open_file(settings.checkpoint).close()  # its digest is taken before anybody reads it
+    if rig is None and "epipolar" in settings.pair_methods:
+        raise SyncError("epipolar geometry needs a calibration: give --calib, or another --method")
     if settings.weights is not None:
         from mvpose.recon.voxelpose.fuse import load_voxelpose  # torch
 
         load_voxelpose(settings.weights)
     videos = {source.name: probe(source.name, source.videos) for source in session.cameras if source.videos}
+    told = _told_sizes(session, videos)
     if rig is not None:
         rig = match_sizes(rig, {name: video.size_px for name, video in videos.items()})
+        rig = match_sizes(rig, told, "size_px in session.toml")
     recording = Recording(session, videos, rig, settings)
     if len(recording.hints) == 1:
         log.warning(
@@ -153,6 +159,18 @@ def open_recording(path: Path, settings: Settings) -> Recording:
             *recording.hints,
         )
     return recording
+
+
+def _told_sizes(session: Session, videos: Mapping[str, Video]) -> dict[str, tuple[int, int]]:
+    """Return what session.toml says of the size of images that no video shows; where one does, both must agree."""
+    told = {source.name: source.size_px for source in session.cameras if source.size_px is not None}
+    for name, (width, height) in told.items():
+        if name in videos and videos[name].size_px != (width, height):
+            raise SessionError(
+                f"cameras.{name}.size_px in session.toml is {width} x {height}, and the video of {name} shows images "
+                "of {} x {}; leave size_px out.".format(*videos[name].size_px)
+            )
+    return {name: size_px for name, size_px in told.items() if name not in videos}
 
 
 def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig:
@@ -231,7 +249,7 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
         file_digest(source.keypoints),
         None if source.timestamps is None else file_digest(source.timestamps),
         (source.fps, source.start_s, session.skeleton, session.frame_base, source.frame_base),
-        _calibrated_size(source, recording),
+        _told_size(source, recording),
     )
 
 
@@ -254,13 +272,14 @@ def _given_keypoints(source: CameraSource, recording: Recording) -> Keypoints2D:
         recording.videos.get(source.name),
         skeleton=session.skeleton,
         frame_base=session.frame_base,
-        size_px=_calibrated_size(source, recording),
+        size_px=_told_size(source, recording),
     )
     return keypoints if keypoints.is_tracked else track_people(keypoints)
 
 
-def _calibrated_size(source: CameraSource, recording: Recording) -> tuple[int, int] | None:
-    return None if recording.rig is None else recording.rig[source.name].size_px
+def _told_size(source: CameraSource, recording: Recording) -> tuple[int, int] | None:
+    """Return how large a camera's images are, by the calibration, which session.toml agrees with, else by that."""
+    return source.size_px if recording.rig is None else recording.rig[source.name].size_px
 
 
 class _StoppedError(Exception):
@@ -312,11 +331,13 @@ def synchronise(
     reference = recording.reference
     rig = recording.rig
     hints = recording.hints
+    methods = [method for method in PAIR_METHODS if method in recording.settings.pair_methods]
     digest = digest_of(
         keypoint_digests(recording, workspace),
         rig_digest(rig),
         reference,
         sorted(hints.items()),
+        methods,
         [file_digest(path) for video in recording.videos.values() for path in video.paths],
         [file_digest(path) for path in sorted(WEIGHTS.glob("*.safetensors"))],
     )
@@ -324,6 +345,13 @@ def synchronise(
         graph = workspace.read(read_offsets, workspace.offsets)
         clocks = workspace.read(read_clocks, workspace.clocks)
     else:
+        before = workspace.stages.get("sync", {}).get("methods", [])
+        if before and before != methods:  # somebody asked for the clocks that go
+            log.warning(
+                "the clocks that sync --method made are replaced: pairs are estimated by %s, no longer by %s",
+                " and ".join(methods) or "what measures best",
+                " and ".join(map(str, before)) if isinstance(before, list) else before,
+            )
         start = time.perf_counter()
         cameras = None if rig is None else {camera.name: camera for camera in rig}
         tell = _telling("synchronise", progress)
@@ -331,6 +359,7 @@ def synchronise(
         graph, clocks = synchronise_cameras(
             keypoints,
             cameras,
+            methods=methods or None,
             hints=hints,
             cues=cues,
             reference=reference,
@@ -341,7 +370,8 @@ def synchronise(
         clocks = replace(clocks, unsynchronised=reasons)
         write_offsets(graph, workspace.offsets)
         write_clocks(clocks, workspace.clocks)
-        workspace.finish("sync", digest, [workspace.offsets, workspace.clocks], time.perf_counter() - start)
+        files = [workspace.offsets, workspace.clocks]
+        workspace.finish("sync", digest, files, time.perf_counter() - start, methods=methods)
     for (teller, a, b), reason in _unheeded(graph, clocks).items():
         log.warning("what %s says of %s and %s is not used: %s", teller, a, b, reason)
     for name, why in clocks.unsynchronised.items():

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .mov .m4v .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .3gp".split()  # noqa: SIM905
 )
+_LONGEST_SIDE_PX = 100_000  # TOML's whole numbers have no limit, and arrays' have
 # GH: H.264, GX: HEVC, then two digits of chapter and four of recording. Older: GOPR (first chapter), GP.
 _LARGEST_TOML_BYTES = 1_000_000
 _NAMED = 8  # files that a message lists
@@ -63,6 +64,7 @@ class CameraSource:
         rolling_shutter_s: Time from reading the first to reading the last row, seconds.
         readout: Direction in the displayed image in which rows are read.
         frame_base: Number of the first frame in its keypoint file; None for the session's.
+        size_px: (width, height) of the displayed image, where neither a video nor a calibration says it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class CameraSource:
     rolling_shutter_s: float | None = None
     readout: Readout = "down"
     frame_base: int | None = None
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -499,6 +502,16 @@ def _natural_number(where: str, value: Any) -> int:
     return value
 
 
+def _size(where: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_side(side) for side in value):
+        raise SessionError(f"{where} must be [width, height] in whole pixels, not {value!r}.")
+    return value[0], value[1]
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LONGEST_SIDE_PX
+
+
 def _under_a_second(where: str, value: Any) -> float:
     if not 0 <= _number(where, value) < 1:
         raise SessionError(f"{where} must be seconds between 0 and 1, not {value!r}.")
@@ -524,4 +537,5 @@ _CAMERA_KEYS: dict[str, _Check] = {
     "rolling_shutter_s": _under_a_second,
     "readout": _one_of("down", "up", "left", "right"),
     "frame_base": _natural_number,
+    "size_px": _size,
 }

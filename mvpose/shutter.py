@@ -30,9 +30,15 @@ def global_shutter(keypoints: Keypoints2D, readout_s: float, readout: Readout = 
         keypoints: As detected.
         readout_s: Time from reading the first to reading the last row (column, where it moves to a side), seconds.
         readout: Where the reading moves to.
+
+    Raises:
+        SessionError: Nothing says how large the images are.
     """
+    if readout_s == 0:
+        return keypoints
     axis = 1 if readout in ("down", "up") else 0
-    share = np.clip(keypoints.xy_px[..., axis] / (keypoints.size_px[axis] - 1), 0.0, 1.0)
+    side_px = keypoints.known_size_px("its rolling shutter")[axis]
+    share = np.clip(keypoints.xy_px[..., axis] / (side_px - 1), 0.0, 1.0)
     late_s = readout_s * (share if readout in ("down", "right") else 1.0 - share)
     time_s = keypoints.time_s[keypoints.frame_index]
     box = np.nan_to_num(np.asarray(keypoints.bbox_px))

@@ -138,3 +138,36 @@ def make_videos() -> Callable[..., None]:
             write_video(folder / f"{name}.mp4", images, 25.0)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drifting():
+    """Give the tests a function that makes clips of people who all sway by one clock: where they are tells when it is.
+
+    It takes offsets (B,), frames, and gives B pairs of clips at 10 fps of which a share is ``missing``.
+    """
+    import torch  # here, for most tests need none
+
+    from mvpose.skeleton import CLIP_SKELETON
+    from mvpose.sync.clips import ClipPairs
+
+    def make(offset_frames, frames=5, missing=0.0, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        count, joints = len(offset_frames), len(CLIP_SKELETON)
+        first = torch.stack([offset_frames.clamp(min=0), (-offset_frames).clamp(min=0)], dim=1)  # t_b = t_a + offset
+        at = first[..., None] + torch.arange(frames)
+        pose = torch.randn(1, 1, 1, joints, 2, generator=generator).expand(count, 2, frames, -1, -1)
+        xy = torch.tensor([900.0, 500.0]) + 60 * pose
+        wave = torch.sin(0.55 * at[..., None] + torch.rand(joints, generator=generator))
+        xy = torch.stack([xy[..., 0], xy[..., 1] + 40 * wave], dim=-1)
+        xy[torch.rand(xy.shape[:-1], generator=generator) < missing] = torch.nan
+        return ClipPairs(
+            xy,
+            torch.isfinite(xy).all(-1).float(),
+            (torch.arange(frames) / 10).expand(count, 2, -1),
+            torch.full((count, 2, 3, 3), torch.nan),
+            torch.full((count, 2, 3, 4), torch.nan),
+            torch.tensor([1920.0, 1080.0]).expand(count, 2, 2),
+        )
+
+    return make

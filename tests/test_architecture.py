@@ -27,6 +27,7 @@ FLOORS = {
     # The rooms, then the workspace, whose run.json is written the way formats.results writes every JSON file.
     "detect": 4, "sync": 4, "recon": 4, "viz": 4, "formats": 4,
     "workspace": 5,
+    "console": 6,  # its JSON is written as formats.results writes it
     "pipeline": 6,
     "compare": 7,
     "demo": 8,
@@ -123,6 +124,12 @@ def is_one_of(module: str, names: tuple[str, ...]) -> bool:
     return any(module.startswith(n[:-1]) if n.endswith("*") else module in (n, f"{n}.__init__") for n in names)
 
 
+def peeks(imports: list[Import]) -> list[str]:
+    """Imports of the bench by anything but itself and the door: the product does not know what it is compared with."""
+    of_bench = [one for one in imports if (inner(one.target) or "").split(".")[0] == "bench"]
+    return [str(one) for one in of_bench if not is_one_of(one.module, ("bench*", "cli"))]
+
+
 def climbs(imports: list[Import]) -> list[str]:
     """Imports that point up, or sideways into another room."""
     found = []
@@ -158,7 +165,7 @@ def eager(imports: list[Import]) -> list[str]:
 
 def _is_heavy_room(module: str) -> bool:
     """Tell whether a module may be as heavy as what it imports: networks and their training, and what measures them."""
-    return is_one_of(module, ("sync.train*", "sync.baselines*", "recon.voxelpose*", "training*", "bench*"))
+    return is_one_of(module, ("sync.train*", "recon.voxelpose*", "training*", "bench*"))
 
 
 SOURCES = sources_of(PACKAGE)
@@ -171,6 +178,10 @@ def imports() -> list[Import]:
 
 def test_imports_point_down(imports):
     assert climbs(imports) == []
+
+
+def test_nothing_but_the_door_knows_the_bench(imports):
+    assert peeks(imports) == []
 
 
 def test_sync_and_recon_never_meet(imports):
@@ -200,6 +211,8 @@ def test_every_floor_is_inhabited():
         ("workspace", "from mvpose.pipeline import detect", climbs),
         ("formats.motion", "from mvpose.viz.scene import set_stage", climbs),
         ("compare", "import mvpose.demo", climbs),
+        ("sync.train.rows", "def f():\n    from mvpose.bench.clips.synnet import SynNet", peeks),
+        ("pipeline", "import mvpose.bench.clocks", peeks),
         ("demo", "from mvpose.viz import report", trespasses),
         ("session", "def f():\n    import av.container", trespasses),
         ("viz.scene", "def f():\n    import open3d as o3d", trespasses),
@@ -223,7 +236,7 @@ def test_a_module_without_a_floor_is_named():
     ("module", "absent"),
     [
         ("mvpose", {*HEAVY, "cv2", "numpy", "scipy"}),
-        ("mvpose.cli", {*HEAVY, "cv2", "numpy", "scipy"}),
+        ("mvpose.cli", {*HEAVY, "cv2", "numpy", "scipy", "mvpose.bench"}),
         ("mvpose.pipeline", HEAVY),
         ("mvpose.demo", HEAVY),
         ("mvpose.viz.player", HEAVY),

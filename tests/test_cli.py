@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 
 from mvpose.calib.files import read_rig
-from mvpose.cli import Progress, cli, gathered_messages
+from mvpose.cli import cli
+from mvpose.console import Progress, gathered_messages
 from mvpose.demo import write_session
 from mvpose.detect import mediapipe
 from mvpose.formats.keypoints2d import read_npz
 from mvpose.formats.results import read_clocks, read_offsets, read_poses
+from mvpose.skeleton import SKELETONS
+from mvpose.sync.offsets import PAIR_METHODS
 from mvpose.synthetic.motion import generate_motion, still_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -95,15 +98,6 @@ def test_view_help_names_the_keys_of_the_player(mvpose):
         ["convert-calib", "a.json"],
         ["train"],
         ["train", "c.py", "--seed", "-1"],
-        ["bench", "sync", "--recordings", "--diagnose"],
-        ["bench", "sync", "--adversarial", "--integer"],
-        ["bench", "sync", "--adversarial", "--pairs", "128"],
-        ["bench", "sync", "--recordings", "--clips", "7"],
-        ["bench", "sync", "--recordings", "--work-dir", "W"],
-        ["bench", "sync", "--recordings", "--adversarial"],
-        ["bench", "recon", "--speed", "--rigs", "2"],
-        ["bench", "recon", "--rigs", "2"],  # no --data
-        ["bench", "recon", "--method", "guess"],
         ["train", "c.py", "--launcher", "slurm"],
         ["convert-calib", "a.json", "b.json", "--to", "sketch"],
         ["dance"],
@@ -116,14 +110,6 @@ def test_wrong_flags_end_with_2(mvpose, argv):
     assert ended.code == 2
     assert ended.out == ""
     assert "Error: " in ended.err
-
-
-@pytest.mark.parametrize("what", ["--recordings", "--adversarial"])
-def test_benches_of_recordings_name_the_motion_that_they_lack(mvpose, tmp_path, what):
-    ended = mvpose("bench", "sync", what, "--data", tmp_path)
-    assert ended.code == 3
-    assert ended.out == ""
-    assert f"{tmp_path} holds no motion pack *_test.npz" in ended.err
 
 
 def test_version_is_that_of_the_package(mvpose):
@@ -312,7 +298,78 @@ def test_sync_without_calibration_is_good_to_hundredths(mvpose, session):
     clocks, truth = (read_clocks(p) for p in (session / "mvpose" / "clocks.json", session / "truth_clocks.json"))
     for name in ("cam02", "cam03"):
         assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
-    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} <= {"learned", "epipolar"}
+    assert {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges} <= {"insynformer", "epipolar"}
+
+
+def as_foreign(session, kind):
+    """Put another program's files in place of a session's keypoints, and take its calibration away."""
+    (session / "calib.json").rename(session.parent / "calib.json")
+    lines = []
+    for path in sorted((session / "keypoints").glob("*.npz")):
+        k = read_npz(path)
+        lines.append(f"[cameras.{k.camera}]\nfps = {round(k.frame_rate)}\n")
+        names = SKELETONS["coco17"].joint_names
+        has = [k.skeleton.joint_names.index(name) if name in k.skeleton.joint_names else None for name in names]
+        people = [
+            (int(frame), [[0.0, 0.0, 0.0] if j is None or not s[j] else [*map(float, xy[j]), float(s[j])] for j in has])
+            for frame, xy, s in zip(k.frame_index, k.xy_px, k.score, strict=True)
+        ]
+        path.unlink()
+        if kind == "openpose":
+            folder = session / "keypoints" / f"{k.camera}_json"
+            folder.mkdir()
+            for frame in range(k.n_frames):
+                own = [{"pose_keypoints_2d": np.ravel(points).tolist()} for f, points in people if f == frame]
+                (folder / f"{frame:06d}_keypoints.json").write_text(json.dumps({"people": own}))
+        elif kind == "coco":
+            rows = [{"image_id": f, "category_id": 1, "keypoints": np.ravel(points).tolist()} for f, points in people]
+            path.with_suffix(".json").write_text(json.dumps(rows))
+        else:
+            frames = {frame: [] for frame in range(k.n_frames)}
+            for f, points in people:
+                frames[f].append({"keypoints": [p[:2] for p in points], "keypoint_scores": [p[2] for p in points]})
+            listed = [{"frame_id": frame, "instances": own} for frame, own in frames.items()]
+            content = {"meta_info": {"keypoint_id2name": dict(enumerate(names))}, "instance_info": listed}
+            path.with_suffix(".json").write_text(json.dumps(content))
+    (session / "session.toml").write_text("".join(lines))
+    return session
+
+
+@pytest.mark.parametrize("kind", ["mmpose", "coco", "openpose"])
+def test_keypoint_files_alone_are_enough_to_synchronise(mvpose, session, kind):
+    as_foreign(session, kind)
+    assert mvpose("sync", session, "--reference", "cam01").code == 0
+    clocks, truth = (read_clocks(p) for p in (session / "mvpose" / "clocks.json", session / "truth_clocks.json"))
+    for name in ("cam02", "cam03"):
+        assert clocks[name].offset_s == pytest.approx(truth[name].offset_s, abs=0.04)
+    assert read_npz(session / "mvpose" / "keypoints2d" / "cam01.npz").size_px is None
+    # With a calibration the size is that one's, and what was read before is read anew.
+    calib = session.parent / "calib.json"
+    assert mvpose("sync", session, "--calib", calib, "--reference", "cam01").code == 0
+    assert read_npz(session / "mvpose" / "keypoints2d" / "cam01.npz").size_px == read_rig(calib)["cam01"].size_px
+
+
+def test_geometry_that_needs_the_size_of_images_asks_for_it(mvpose, refused, session):
+    as_foreign(session, "coco")
+    toml = session / "session.toml"
+    toml.write_text(toml.read_text().replace("[cameras.cam02]", "[cameras.cam02]\nrolling_shutter_s = 0.02"))
+    assert "set cameras.cam02.size_px = [width, height]" in refused("sync", session)
+    toml.write_text(toml.read_text().replace("[cameras.cam02]", "[cameras.cam02]\nsize_px = [1920, 1080]"))
+    assert mvpose("sync", session).code == 0
+    assert read_npz(session / "mvpose" / "keypoints2d" / "cam02.npz").size_px == (1920, 1080)
+
+
+def test_a_size_that_calibration_or_video_contradicts_is_refused(refused, session, make_videos):
+    toml, calib = session / "session.toml", session / "calib.json"
+    as_foreign(session, "coco")
+    calib = session.parent / "calib.json"
+    told = toml.read_text()
+    toml.write_text(told.replace("[cameras.cam02]", "[cameras.cam02]\nsize_px = [640, 480]"))
+    error = refused("sync", session, "--calib", calib)
+    assert "camera cam02: size_px in session.toml is 640 x 480" in error
+    assert "1920 x 1080" in error
+    make_videos(session / "videos", cam02=5)  # 128 x 96
+    assert "cameras.cam02.size_px in session.toml is 640 x 480, and the video" in refused("sync", session)
 
 
 def test_with_a_calibration_geometry_tells_the_offsets(mvpose, session):
@@ -323,6 +380,51 @@ def test_with_a_calibration_geometry_tells_the_offsets(mvpose, session):
         methods.setdefault((e.a, e.b), set()).add(e.method)
     pairs = [("cam01", "cam02"), ("cam01", "cam03"), ("cam02", "cam03")]
     assert methods == {pair: {"epipolar"} for pair in pairs}
+
+
+def methods_used(session):
+    return {e.method for e in read_offsets(session / "mvpose" / "offsets.json").edges}
+
+
+@pytest.mark.parametrize(
+    ("asked", "calibrated", "used"),
+    [
+        (["correlation"], False, {"correlation"}),
+        (["correlation"], True, {"correlation"}),
+        (["insynformer"], True, {"insynformer"}),
+        (["correlation", "epipolar", "correlation"], True, {"correlation", "epipolar"}),
+    ],
+    ids=str,
+)
+def test_sync_estimates_pairs_by_the_methods_asked_for(mvpose, session, asked, calibrated, used):
+    options = [word for method in asked for word in ("--method", method)]
+    calib = ["--calib", session / "calib.json"] if calibrated else []
+    assert mvpose("sync", session, *calib, *options, "--reference", "cam01").code == 0
+    assert methods_used(session) == used
+    edges = read_offsets(session / "mvpose" / "offsets.json").edges
+    # 12 s are one epoch: a method named twice estimates once.
+    assert len(edges) == len({(e.a, e.b, e.method) for e in edges})
+
+
+def test_epipolar_geometry_without_a_calibration_is_refused_before_any_work(refused, session):
+    assert "give --calib" in refused("sync", session, "--method", "epipolar", "--method", "insynformer")
+    assert not (session / "mvpose").exists()
+
+
+def test_a_method_that_is_none_is_a_wrong_flag(mvpose, session):
+    ended = mvpose("sync", session, "--method", "learned")
+    assert ended.code == 2
+    assert all(method in ended.err for method in PAIR_METHODS)
+
+
+def test_reconstruct_replaces_the_clocks_of_another_method_and_says_so(mvpose, session):
+    argv = [session, "--calib", session / "calib.json", "--reference", "cam01"]
+    assert mvpose("sync", *argv, "--method", "correlation").code == 0
+    ended = mvpose("reconstruct", *argv)
+    assert ended.code == 0
+    assert any("no longer by correlation" in line for line in ended.warnings)
+    assert methods_used(session) == {"epipolar"}
+    assert not any("no longer by" in line for line in mvpose("reconstruct", *argv).warnings)
 
 
 def test_out_keeps_the_session_as_it_is(mvpose, session, tmp_path):
@@ -831,7 +933,7 @@ def motion(tmp_path):
 def config(tmp_path):
     path = tmp_path / "small.py"
     path.write_text(
-        "row = 'insynformer-hxe'\nclips = 8\nbatch = 4\nval_clips = 4\nthreads = 1\nrecipes = [(1.0, dict())]\n",
+        "row = 'insynformer'\nclips = 8\nbatch = 4\nval_clips = 4\nthreads = 1\nrecipes = [(1.0, dict())]\n",
         encoding="utf-8",
     )
     return path
@@ -847,10 +949,10 @@ def test_train_writes_weights_and_prints_figures_and_file(mvpose, refused, confi
     assert ended.code == 0, ended.err
     figures, file = ended.out.splitlines()
     assert re.fullmatch(r"val: loss \d\.\d+, ex@1 \d\.\d+, Frm\.err \d\.\d+, median error \d\.\d+ frames", figures)
-    assert file == "work_dirs/small/insynformer-hxe.safetensors"
-    assert "train insynformer-hxe: 2/2" in ended.err
+    assert file == "work_dirs/small/insynformer.safetensors"
+    assert "train insynformer: 2/2" in ended.err
     assert "2 of 2: val loss" in ended.err
-    metadata = load_weights(ROWS["insynformer-hxe"].build(), tmp_path / file)
+    metadata = load_weights(ROWS["insynformer"].build(), tmp_path / file)
     assert metadata["clips"] == 8
     assert metadata["command"] == "mvpose train small.py --seed 5 --option half=True"
     assert "holds a training; go on with --resume" in refused(*argv)
@@ -886,9 +988,9 @@ def test_processes_of_torchrun_train_one_network_together(config, motion, tmp_pa
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("insynformer-hxe.safetensors") == 1
+    assert done.stdout.count("insynformer.safetensors") == 1
     assert (tmp_path / "w" / "last_checkpoint").read_text().endswith("iter_2.pth")
-    assert len(load_file(tmp_path / "w" / "insynformer-hxe.safetensors")) > 10
+    assert len(load_file(tmp_path / "w" / "insynformer.safetensors")) > 10
 
 
 def test_processes_train_voxelpose_together_in_parts_though_some_rooms_are_empty(motion, tmp_path):

@@ -19,6 +19,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from mvpose.sync.train.folders import read_pair_table, read_sesyn_folder
 
 from mvpose.calib.camera import Camera
 from mvpose.calib.files import FORMATS, read_rig, write_rig
@@ -36,7 +37,6 @@ from mvpose.poses import Poses3D
 from mvpose.session import CameraSource, camera_times, open_session
 from mvpose.skeleton import SKELETONS
 from mvpose.sync.offsets import Mode, OffsetGraph, PairwiseOffset, Support
-from mvpose.sync.train.folders import read_pair_table, read_sesyn_folder
 from mvpose.synthetic.bvh import read_bvh
 from mvpose.synthetic.motion import read_motion_pack
 from mvpose.training.weights import load_weights, save_weights

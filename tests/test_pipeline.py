@@ -104,6 +104,12 @@ def test_other_keypoints_run_all(done):
     assert run(done) == ALL
 
 
+def test_other_estimators_of_pairs_synchronise_anew_but_their_order_says_nothing(done):
+    assert "sync" in run(done, pair_methods=("correlation", "epipolar"))
+    assert run(done, pair_methods=("epipolar", "correlation", "epipolar")) == set()
+    assert "sync" in run(done)
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"fps": 20.0}, {"start_s": 3.0}, {"end_s": 8.0}, {"smooth": False}],

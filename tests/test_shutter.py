@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mvpose.errors import SessionError
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.shutter import global_shutter
 from mvpose.skeleton import skeleton_of
@@ -33,6 +34,14 @@ def seen(readout, fps=30.0, seconds=4.0):
     count = len(frame_s)
     rows = (xy, np.ones((count, 3)), np.zeros(count, int), BODY, SIZE)
     return Keypoints2D("cam", frame_s, np.arange(count + 1), *rows), path(np.repeat(frame_s[:, None], 3, axis=1))
+
+
+def test_a_row_s_share_of_an_image_of_unknown_size_is_unknown():
+    rolling, _ = seen("down")
+    unknown = replace(rolling, size_px=None)
+    with pytest.raises(SessionError, match=r"set cameras\.cam\.size_px = \[width, height\] in session\.toml"):
+        global_shutter(unknown, READOUT_S)
+    assert global_shutter(unknown, 0.0) is unknown
 
 
 @pytest.mark.parametrize("readout", ["down", "up", "left", "right"])

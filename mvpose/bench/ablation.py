@@ -1,29 +1,27 @@
 """What each part of the refinement buys: the same recordings with one part left out at a time.
 
-Run ``python -m mvpose.bench.ablation --data FOLDER``. Parts are left out of ``sync.refine`` as it is, by other
+Run ``mvpose bench ablation``. Parts are left out of ``sync.refine`` as it is, by other
 constants; those fits start from clocks that are up to 30 ms wrong. What kinds of edges buy shows in brief recordings,
 where some pairs have none; they are searched as a user's are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import click
 import numpy as np
 
 from mvpose.bench.clocks import BASE, MIXED_FPS, Case, detect_people, frame_errors_s, make_recording
-from mvpose.bench.refinements import Refinement, named_motion, pairs_alone, put_off, refine_by_pairs
+from mvpose.bench.refinements import Refinement, pairs_alone, put_off, refine_by_pairs
 from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import Keypoints2D
 from mvpose.sync import refine
-from mvpose.sync.offsets import Method
+from mvpose.sync.offsets import PairMethod
 from mvpose.sync.synchronise import synchronise_cameras
 from mvpose.synthetic.motion import Motion
 
@@ -66,7 +64,7 @@ PARTS: Mapping[str, Refinement] = {
 
 
 def _search(
-    methods: Sequence[Method] | None,
+    methods: Sequence[PairMethod] | None,
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera],
     clocks: Clocks,
@@ -77,7 +75,7 @@ def _search(
 EDGES: Mapping[str, Refinement] = {
     "learned edges where others lack (kept)": partial(_search, None),
     "no learned edges": partial(_search, ("epipolar",)),
-    "learned edges alone": partial(_search, ("learned",)),
+    "learned edges alone": partial(_search, ("insynformer",)),
 }
 
 
@@ -131,19 +129,9 @@ def format_outcomes(found: Sequence[Mapping[str, Outcome]]) -> list[str]:
     return lines
 
 
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of motion packs.")
-@click.option("--seeds", default=8, show_default=True, help="Recordings of each kind.")
-@click.option("--split", default="test", show_default=True, help="Split of the pack that people move by.")
-def main(data: Path, seeds: int, split: str) -> None:
-    """Print errors over all frames without each part, kind by kind."""
-    motions = named_motion(data, split)
+def run_ablation(motions: Mapping[str, Motion], seeds: Sequence[int]) -> Iterator[str]:
+    """Yield errors over all frames without each part, kind by kind, as text."""
     for cases, ways in ((CASES, PARTS), (BRIEF, EDGES)):
         for case in cases:
-            found = [ablate(case, motions, ways, seed) for seed in range(seeds)]
-            click.echo(f"\n{case} ({seeds} recordings)")
-            click.echo("\n".join(format_outcomes(found)))
-
-
-if __name__ == "__main__":
-    main()
+            found = [ablate(case, motions, ways, seed) for seed in seeds]
+            yield "\n".join([f"\n{case} ({len(seeds)} recordings)", *format_outcomes(found)])

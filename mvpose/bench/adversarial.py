@@ -1,6 +1,6 @@
 """Recordings made to mislead: some have no answer, some hide it, and no clock of any may be confidently wrong.
 
-Run ``mvpose bench sync --adversarial``. *Confident* is a clock whose verdict is good; *wrong* is one that is off by
+Run ``mvpose bench adversarial``. *Confident* is a clock whose verdict is good; *wrong* is one that is off by
 more than ``WRONG_SIGMAS`` and ``WRONG_MS`` in the middle of its camera's recording. A recording is made by its
 number alone: that says which kind it is, and whether the synchronisation is given the calibration.
 """
@@ -209,7 +209,7 @@ def _motion(
 def mirrored(keypoints: Keypoints2D, *, named_anew: bool) -> Keypoints2D:
     """Turn what is seen in an image into what is seen in its mirror image, by a detector if joints are named anew."""
     order = keypoints.skeleton.mirrored if named_anew else slice(None)
-    xy = keypoints.xy_px[:, order] * [-1, 1] + [keypoints.size_px[0] - 1, 0]
+    xy = keypoints.xy_px[:, order] * [-1, 1] + [keypoints.known_size_px("a mirror image")[0] - 1, 0]
     return replace(keypoints, xy_px=xy, score=keypoints.score[:, order], bbox_px=None)
 
 

@@ -1,6 +1,6 @@
 """Generated recordings of known clocks: errors and z-scores of each estimator, the poses that result, and the speed.
 
-Run ``mvpose bench sync --recordings``. People move as real ones do: clips of a motion pack, one after another. The
+Run ``mvpose bench recordings``. People move as real ones do: clips of a motion pack, one after another. The
 motion of its test split is for reporting; constants were chosen on val.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import correlate
 
-from mvpose.bench.recordings import POSE_FPS, mpjpe_by_clocks
+from mvpose.bench.generated import POSE_FPS, mpjpe_by_clocks
 from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock, Clocks
 from mvpose.detect.tracks import track_people
@@ -29,6 +29,7 @@ from mvpose.synthetic.motion import Motion, chain, read_motion_pack, together
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
 from mvpose.synthetic.world import World, make_world, observe, with_lost_frames, with_repeats
+from mvpose.training.config import nearest
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,28 @@ LONG_S = 600.0
 
 @dataclass(frozen=True)
 class Estimator:
-    """One row: whether it is given the calibration, and further arguments of ``synchronise_cameras``."""
+    """One row.
 
+    Attributes:
+        name: What it is called on the command line.
+        title: What it is called in the tables.
+        calibrated: Whether it is given the calibration.
+        options: Further arguments of ``synchronise_cameras``.
+    """
+
+    name: str
     title: str
     calibrated: bool
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 ESTIMATORS = (
-    Estimator("correlation of speeds", False, {"methods": ("correlation",)}),
-    Estimator("learned", False, {"methods": ("learned",), "refine": False}),
-    Estimator("learned, geometry traced (default)", False),
-    Estimator("epipolar, calibrated", True, {"methods": ("epipolar",), "refine": False}),
-    Estimator("learned rays, calibrated", True, {"methods": ("learned",), "refine": False}),
-    Estimator("epipolar, all refined together (default)", True),
+    Estimator("correlation", "correlation of speeds", False, {"methods": ("correlation",)}),
+    Estimator("insynformer", "InSynFormer", False, {"methods": ("insynformer",), "refine": False}),
+    Estimator("uncalibrated", "InSynFormer, geometry traced (default)", False),
+    Estimator("epipolar", "epipolar, calibrated", True, {"methods": ("epipolar",), "refine": False}),
+    Estimator("rays", "InSynFormer on rays, calibrated", True, {"methods": ("insynformer",), "refine": False}),
+    Estimator("calibrated", "epipolar, all refined together (default)", True),
 )
 
 MOVING_MPS = 0.4
@@ -173,6 +182,31 @@ def grid() -> list[Case]:
         replace(BASE, readout_s=0.02),
         replace(BASE, readout_s=0.02, told=False),
     ]
+
+
+def choose_estimators(names: Sequence[str] | None) -> tuple[Estimator, ...]:
+    """Return the rows of these names, in the order of the tables; all of them if None.
+
+    Raises:
+        FormatError: There is no such row.
+    """
+    known = [estimator.name for estimator in ESTIMATORS]
+    for name in names or ():
+        if name not in known:
+            raise FormatError(f"there is no estimator {name!r}{nearest(name, known)}")
+    return tuple(estimator for estimator in ESTIMATORS if names is None or estimator.name in names)
+
+
+def choose_cases(cases: Sequence[Case], text: str) -> list[Case]:
+    """Return the kinds whose description holds a text.
+
+    Raises:
+        FormatError: None does.
+    """
+    chosen = [case for case in cases if text in str(case)]
+    if not chosen:
+        raise FormatError(f"no kind of recording is described by {text!r}; there are: {'; '.join(map(str, cases))}")
+    return chosen
 
 
 def run_trials(

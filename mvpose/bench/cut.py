@@ -1,17 +1,15 @@
 """Real recordings cut apart by known amounts: clocks against the cut, and reprojection raw, synchronised and uncut.
 
-Run ``python -m mvpose.bench.cut``. The recordings' own synchronisation is only believed, so the clocks estimated on the
+Run ``mvpose bench cut``. The recordings' own synchronisation is only believed, so the clocks estimated on the
 uncut videos are printed too, and the errors against the cut are given with and without them.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
 import numpy as np
 
 from mvpose import pipeline
@@ -80,43 +78,52 @@ def _errors(clocks: Clocks, truth: Clocks) -> str:
     return f"{shown} ms (mean |error| {1e3 * np.abs(errors).mean():.1f})" if pairs else "no clocks"
 
 
-@click.command()
-@click.option("--recordings", type=click.Path(path_type=Path), help="Folder of the recordings.  [default: fetched]")
-@click.option("--detector", default="mediapipe", show_default=True)
-def main(recordings: Path | None, detector: str) -> None:
-    """Print clocks and metrics of every recording and cut."""
-    with tempfile.TemporaryDirectory() as scratch:
-        source = recordings or fetch_recordings(Path(scratch) / "recordings")
-        for name, folder in RECORDINGS.items():
-            uncut: Clocks | None = None
-            for label, (frames, every) in CUTS.items():
-                first = {f"cam{i + 1:02d}": frame for i, frame in enumerate(frames)}
-                work = Path(scratch) / f"{name} {label}"
-                found = run_cut(source / folder, first, every, detector, work)
-                clocks, truth = found.clocks, found.truth
-                click.echo(f"\n{name}, {label}")
-                if uncut is None:
-                    uncut = clocks
-                    own = ", ".join(
-                        f"{c.camera} {1e3 * c.offset_s:+.1f} ± {1e3 * c.sigma_at_epoch_s:.1f}"
-                        for c in clocks.clocks.values()
-                    )
-                    click.echo(f"  its own clocks: {own} ms")
-                else:
-                    click.echo(f"  against the cut alone: {_errors(clocks, truth)}")
-                    click.echo(f"  against the cut and the uncut clocks: {_errors(clocks, _beyond(truth, uncut))}")
-                    click.echo(f"  without calibration, against both: {_errors(found.learned, _beyond(truth, uncut))}")
-                for camera, why in clocks.unsynchronised.items():
-                    click.echo(f"  no clock for {camera}: {why}")
-                for camera, why in found.learned.unsynchronised.items():
-                    click.echo(f"  without calibration, no clock for {camera}: {why}")
-                for variant, values in found.metrics.items():
-                    click.echo(
-                        f"  {variant:<7} reprojection mean {values['reprojection_px_mean']:.2f} median "
-                        f"{values['reprojection_px_median']:.2f} px, bone spread {values['bone_spread_mm']:.1f} mm, "
-                        f"joints found {100 * values['joints_found']:.1f} %, {values['n_people']:.0f} people"
-                    )
+def run_cuts(recordings: Path | None, detector: str, scratch: Path) -> Iterator[str]:
+    """Yield clocks and metrics of every recording and cut, as text.
+
+    Args:
+        recordings: Folder of the recordings; fetched if None.
+        detector: 2D pose engine.
+        scratch: Folder for what is made.
+    """
+    source = recordings or fetch_recordings(scratch / "recordings")
+    for name, folder in RECORDINGS.items():
+        uncut: Clocks | None = None
+        for label, (frames, every) in CUTS.items():
+            first = {f"cam{i + 1:02d}": frame for i, frame in enumerate(frames)}
+            found = run_cut(source / folder, first, every, detector, scratch / f"{name} {label}")
+            yield f"\n{name}, {label}\n{format_outcome(found, uncut)}"
+            uncut = uncut or found.clocks
 
 
-if __name__ == "__main__":
-    main()
+def format_outcome(found: Outcome, uncut: Clocks | None) -> str:
+    """Return clocks and metrics as text.
+
+    Args:
+        found: What came of a recording.
+        uncut: What its uncut videos were estimated to be off themselves; None where nothing was cut.
+    """
+    clocks, truth = found.clocks, found.truth
+    if uncut is None:
+        own = ", ".join(
+            f"{c.camera} {1e3 * c.offset_s:+.1f} ± {1e3 * c.sigma_at_epoch_s:.1f}" for c in clocks.clocks.values()
+        )
+        lines = [f"its own clocks: {own} ms"]
+    else:
+        both = _beyond(truth, uncut)
+        lines = [
+            f"against the cut alone: {_errors(clocks, truth)}",
+            f"against the cut and the uncut clocks: {_errors(clocks, both)}",
+            f"without calibration, against both: {_errors(found.learned, both)}",
+        ]
+    lines += [f"no clock for {camera}: {why}" for camera, why in clocks.unsynchronised.items()]
+    lines += [
+        f"without calibration, no clock for {camera}: {why}" for camera, why in found.learned.unsynchronised.items()
+    ]
+    lines += [
+        f"{variant:<7} reprojection mean {values['reprojection_px_mean']:.2f} median "
+        f"{values['reprojection_px_median']:.2f} px, bone spread {values['bone_spread_mm']:.1f} mm, "
+        f"joints found {100 * values['joints_found']:.1f} %, {values['n_people']:.0f} people"
+        for variant, values in found.metrics.items()
+    ]
+    return "\n".join(f"  {line}" for line in lines)

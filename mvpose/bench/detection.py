@@ -1,6 +1,6 @@
 """Seconds and peak memory of ``mvpose detect`` on one video looped to several lengths.
 
-Run ``python -m mvpose.bench.detection VIDEO --seconds 30 --seconds 120``. Frames are streamed, so memory must not grow.
+Run ``mvpose bench detection VIDEO --seconds 30 --seconds 120``. Frames are streamed, so memory must not grow.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 
 from mvpose.video import Video, probe, write_video_times
@@ -43,13 +42,18 @@ def looped(video: Video, seconds: float, every: int) -> Iterator[np.ndarray]:
                 yield frame
 
 
-@click.command()
-@click.argument("video", type=click.Path(exists=True, path_type=Path))
-@click.option("--seconds", "lengths", type=float, multiple=True, default=(30.0, 120.0), show_default=True)
-@click.option("--every", default=2, show_default=True, help="Keep every n-th frame of the video.")
-@click.option("--detector", default="mediapipe", show_default=True)
-def main(video: Path, lengths: tuple[float, ...], every: int, detector: str) -> None:
-    """Print one line a length."""
+def measure_detection(video: Path, lengths: Sequence[float], every: int, detector: str) -> Iterator[str]:
+    """Yield a line for each length to which a video is looped.
+
+    Args:
+        video: The file.
+        lengths: Seconds.
+        every: Every how many-th of its frames is kept.
+        detector: 2D pose engine.
+
+    Raises:
+        VideoError: The video cannot be read.
+    """
     source = probe("loop", (video,))
     for seconds in lengths:
         with tempfile.TemporaryDirectory() as folder:
@@ -62,11 +66,7 @@ def main(video: Path, lengths: tuple[float, ...], every: int, detector: str) -> 
             )
             measured = json.loads(done.stdout.splitlines()[-1])
         per_thousand = 1000 * measured["seconds"] / measured["frames"]
-        click.echo(
+        yield (
             f"{seconds:g} s, {measured['frames']} frames of {source.size_px[0]}x{source.size_px[1]}: "
             f"{per_thousand:.1f} s per 1,000 frames, peak memory {measured['peak_mb']:.0f} MB"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Reconstruct recordings of the field's data sets, and set our scores beside the published ones.
 
-Run ``python -m mvpose.bench.recon_datasets --help``. The data sets are not part of mvpose; :mod:`mvpose.bench.datasets`
+Run ``mvpose bench recon --data FOLDER``. The data sets are not part of mvpose; :mod:`mvpose.bench.datasets`
 says how their folders must look. Cameras are synchronous in all of them, so the clocks are taken as true.
 """
 
@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
-from mvpose.bench.datasets import Dataset, lay_out_session, list_parts, open_dataset
+from mvpose.bench.datasets import Dataset, list_parts, open_dataset
 from mvpose.bench.datasets.base import Protocol
 from mvpose.clock import unsynchronised_clocks
 from mvpose.detect.tracks import track_people
-from mvpose.errors import FormatError, MvposeError
+from mvpose.errors import FormatError
 from mvpose.pipeline import Progress, Settings, build_poses, no_progress
 from mvpose.recon.scores import AP_MM, Matches, PoseScores, match_poses, pooled_scores
 
@@ -181,24 +180,3 @@ def _score_line(name: str, s: PoseScores) -> str:
         f"{name:<36}{s.mpjpe_mm:>8.1f}{s.pa_mpjpe_mm:>8.1f}{ap}{100 * s.recall:>8.1f}{100 * s.joints:>8.1f}"
         f"{s.id_switches:>10}{s.n_true:>8}"
     )
-
-
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--part", help="One recording of the data set.  [default: all that are judged]")
-@click.option("--method", help="How to reconstruct.  [default: as mvpose reconstruct does]")
-@click.option("--lay-out", is_flag=True, help="Make a session of the videos or images, for mvpose detect, and stop.")
-def main(folder: Path, part: str | None, method: str | None, lay_out: bool) -> None:
-    """Evaluate a data set's FOLDER and print the tables."""
-    try:
-        if lay_out:
-            for name in [part] if part is not None else list_parts(folder) or [None]:
-                click.echo(lay_out_session(folder, name))
-            return
-        click.echo(format_evaluation(evaluate_folder(folder, method, part=part)))
-    except MvposeError as error:
-        raise click.ClickException(str(error)) from error
-
-
-if __name__ == "__main__":
-    main()

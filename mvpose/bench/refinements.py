@@ -1,6 +1,6 @@
 """Ways of refining all clocks together, measured on the same recordings beside what ``sync.refine`` does.
 
-Run ``python -m mvpose.bench.refinements --data FOLDER``. Two alternatives are built as far as they must be to be
+Run ``mvpose bench refinements``. Two alternatives are built as far as they must be to be
 judged: one person, everybody's rate 1, no error bars.
 
 *Points*: every joint at every moment is a point in space, which is triangulated and eliminated, so that only the
@@ -15,20 +15,17 @@ All fits start from clocks that are up to 30 ms wrong in the middle of each reco
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from pathlib import Path
 
-import click
 import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.ndimage import uniform_filter1d
 
-from mvpose.bench.clocks import BASE, MIXED_FPS, detect_people, make_recording, read_motion
+from mvpose.bench.clocks import BASE, MIXED_FPS, detect_people, make_recording
 from mvpose.calib.camera import Camera
 from mvpose.clock import Clocks, identity_clock
-from mvpose.errors import FormatError
 from mvpose.geometry import projection_matrices, triangulate_linear
 from mvpose.keypoints import Keypoints2D
 from mvpose.recon.metrics import clock_errors
@@ -392,33 +389,17 @@ def refine_each_way(
     return found
 
 
-def named_motion(data: Path, split: str) -> dict[str, Motion]:
-    """Read a split's motion for a command of its own, which names what is missing in one line."""
-    try:
-        return read_motion(data, split)
-    except FormatError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of motion packs.")
-@click.option("--seeds", default=12, show_default=True, help="Recordings of each kind.")
-@click.option("--split", default="val", show_default=True, help="Split of the pack that people move by.")
-def main(data: Path, seeds: int, split: str) -> None:
-    """Print errors and CPU seconds of every way to refine, kind by kind."""
-    motions = named_motion(data, split)
+def run_refinements(motions: Mapping[str, Motion], seeds: Sequence[int]) -> Iterator[str]:
+    """Yield errors and CPU seconds of every way to refine, kind by kind, as text."""
     for case in CASES:
         found = []
-        for seed in range(seeds):
+        for seed in seeds:
             world = make_recording(case, motions, seed)
             cameras, truth = {camera.name: camera for camera in world.rig}, world.true_clocks(world.rig.names[0])
             found.append(refine_each_way(detect_people(world, case, seed), cameras, truth, seed))
-        click.echo(f"\n{case} ({seeds} recordings)")
+        lines = [f"\n{case} ({len(seeds)} recordings)"]
         for title in REFINEMENTS:
             median, p90 = np.percentile([e for one in found for e in one[title][0]], (50, 90))
             cpu_s = np.mean([one[title][1] for one in found])
-            click.echo(f"  {title:<32} median {median:5.2f}  p90 {p90:5.2f} ms  {cpu_s:5.2f} s")
-
-
-if __name__ == "__main__":
-    main()
+            lines.append(f"  {title:<32} median {median:5.2f}  p90 {p90:5.2f} ms  {cpu_s:5.2f} s")
+        yield "\n".join(lines)

@@ -146,11 +146,9 @@ def _read_file(path: Path) -> Draft:
         return _read_json(text)
     if family == "xml":
         return read_xml(text)
-    if len(text) > _LARGEST_SLOW_TEXT:
-        raise CalibrationError(f"is {family.upper()} of {len(text) / 1e6:.0f} MB, and no calibration is as large")
     if family == "toml":
-        return read_toml(_parse_toml(text))
-    document = parse_yaml(text)
+        return read_toml(_parse_toml(_short(text)))
+    document = parse_yaml(_short(text))
     if is_easymocap(document):
         return read_easymocap(*_easymocap_pair(path, document))
     return read_opencv(document, name_of(path.stem, "file name"))
@@ -214,6 +212,13 @@ def _family(text: str) -> str:
     raise CalibrationError("is of no calibration format that mvpose knows")
 
 
+def _short(text: str) -> str:
+    """Return a text that is not too long for a parser in Python."""
+    if len(text) > _LARGEST_SLOW_TEXT:
+        raise CalibrationError(f"is a text of {len(text) / 1e6:.0f} MB, and no TOML or YAML of cameras is as long")
+    return text
+
+
 def _parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -223,7 +228,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        return parse_yaml(_text(_bytes(path)))
+        return parse_yaml(_short(_text(_bytes(path))))
     except CalibrationError as error:
         raise CalibrationError(f"{path.name}: {error}") from None
 

@@ -106,8 +106,8 @@ def guess_up(cameras: Iterable[Camera]) -> tuple[str, float] | None:
     return up, float(np.degrees(np.arccos(min(1.0, float(UP_AXES[up] @ direction) / length))))
 
 
-def match_sizes(rig: CameraRig, sizes: Mapping[str, tuple[int, int]]) -> CameraRig:
-    """Make the calibration refer to the videos' displayed images.
+def match_sizes(rig: CameraRig, sizes: Mapping[str, tuple[int, int]], said_by: str = "the video") -> CameraRig:
+    """Make the calibration refer to the displayed images.
 
     Up to 16 px off on an axis is padding by the codec: K is used as it is, with a warning. The same shape within 0.5
     % is the same image at another resolution: K is scaled, the centre of the top-left pixel staying at (0, 0), with a
@@ -117,26 +117,27 @@ def match_sizes(rig: CameraRig, sizes: Mapping[str, tuple[int, int]]) -> CameraR
     Args:
         rig: The calibration.
         sizes: (width, height) in pixels of each camera's displayed image; cameras not named stay as they are.
+        said_by: What says so, for whoever reads that it cannot be.
 
     Returns:
         The rig, with ``size_px`` as given.
 
     Raises:
-        CalibrationError: A camera is not in the rig, or the video's size cannot belong to its calibration.
+        CalibrationError: A camera is not in the rig, or the images' size cannot belong to its calibration.
     """
     unknown = [name for name in sizes if name not in rig.names]
     if unknown:
         rig[unknown[0]]  # raises, naming the cameras that there are
     return CameraRig(
-        tuple(_match_size(c, sizes[c.name]) if c.name in sizes else c for c in rig), rig.up, rig.incomplete
+        tuple(_match_size(c, sizes[c.name], said_by) if c.name in sizes else c for c in rig), rig.up, rig.incomplete
     )
 
 
-def _match_size(camera: Camera, size: tuple[int, int]) -> Camera:
+def _match_size(camera: Camera, size: tuple[int, int], said_by: str) -> Camera:
     video, calibrated = np.array(size, dtype=float), np.array(camera.size_px, dtype=float)
-    words = f"the video is {size[0]} x {size[1]}, its calibration is for {camera.size_px[0]} x {camera.size_px[1]}"
+    words = f"{said_by} is {size[0]} x {size[1]}, its calibration is for {camera.size_px[0]} x {camera.size_px[1]}"
     if not camera.size_known:
-        return _adopt_size(camera, size)
+        return _adopt_size(camera, size, said_by)
     if (video == calibrated).all():
         return camera
     if (np.abs(video - calibrated) <= PADDING_PX).all():
@@ -166,12 +167,12 @@ def _same_shape(scale: np.ndarray) -> bool:
     return abs(scale[0] / scale[1] - 1) <= SAME_SHAPE
 
 
-def _adopt_size(camera: Camera, size: tuple[int, int]) -> Camera:
+def _adopt_size(camera: Camera, size: tuple[int, int], said_by: str) -> Camera:
     place = (camera.K[:2, 2] + 0.5) / size
     if ((place < 0.3) | (place > 0.7)).any():
         raise CalibrationError(
             f"camera {camera.name}: its calibration names no image size, and its principal point at "
-            f"{camera.K[0, 2]:.0f}, {camera.K[1, 2]:.0f} is far from the middle of the {size[0]} x {size[1]} video: it "
-            "must be for another resolution"
+            f"{camera.K[0, 2]:.0f}, {camera.K[1, 2]:.0f} is far from the middle of {size[0]} x {size[1]}, which "
+            f"{said_by} says: it must be for another resolution"
         )
     return replace(camera, size_px=size, size_known=True)

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ _LONG_LEAD = 300  # frames before the first that a file names: more, and more th
 # N detections, J joints, T frames.
 _FIELDS = {
     "camera": Field("U"),
-    "size_px": Field("iu", (2,)),
+    "size_px": Field("iu", (2,), optional=True),  # of images that nobody knows the size of
     "time_s": Field("fiu", ("T",)),
     "joint_names": Field("U", ("J",)),
     "skeleton": Field("U"),
@@ -44,12 +45,15 @@ def write_keypoints(keypoints: Keypoints2D, path: Path) -> None:
     Raises:
         WorkspaceError: The file cannot be written.
     """
+    known: dict[str, Any] = (
+        {} if keypoints.size_px is None else {"size_px": np.array(keypoints.size_px, dtype=np.int64)}
+    )
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             format=KEYPOINTS_FORMAT,
             camera=keypoints.camera,
-            size_px=np.array(keypoints.size_px, dtype=np.int64),
+            **known,
             time_s=keypoints.time_s,
             joint_names=np.array(keypoints.skeleton.joint_names),
             skeleton=keypoints.skeleton.name,
@@ -68,7 +72,7 @@ def read_npz(path: Path) -> Keypoints2D:
         FormatError: The file is no npz of ours, of a newer version, or a field does not hold what it should.
     """
     fields = read_arrays(path, _FIELDS, KEYPOINTS_FORMAT)
-    if fields["size_px"].min() < 1:
+    if "size_px" in fields and fields["size_px"].min() < 1:
         raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
     try:
         return Keypoints2D(
@@ -79,7 +83,7 @@ def read_npz(path: Path) -> Keypoints2D:
             score=fields["score"],
             track_id=fields["track_id"],
             skeleton=skeleton_of([str(name) for name in fields["joint_names"]]),
-            size_px=(int(fields["size_px"][0]), int(fields["size_px"][1])),
+            size_px=(int(fields["size_px"][0]), int(fields["size_px"][1])) if "size_px" in fields else None,
             bbox_px=fields["bbox_px"],
         )
     except NONSENSE as error:
@@ -104,17 +108,19 @@ def read_keypoints(
         video: Its video, if it has one: it says how many frames there are, when, and how large.
         skeleton: Joints of files that do not name them.
         frame_base: Number of the first frame; None for the habit of the format.
-        size_px: (width, height) of the displayed image, where neither the video nor the file says it.
+        size_px: (width, height) of the displayed image, where neither the video nor the file says it; None where
+            nothing does.
 
     Raises:
-        FormatError: The file does not hold what its format promises, or does not belong to the video.
+        FormatError: The file does not hold what its format promises, or does not belong to the video or to the size
+            that session.toml names.
         SessionError: Nothing says when the frames were taken.
     """
     path = source.keypoints
     if path is None:
         raise ValueError(f"{source.name} has no keypoints to read")
     if path.suffix.lower() == ".npz" and not path.is_dir():
-        keypoints = _place_npz(source, video, read_npz(path))
+        keypoints = _place_npz(source, video, read_npz(path), size_px)
     else:
         keypoints = _place_foreign(source, video, read_foreign(path, skeleton), frame_base, size_px)
     if keypoints.n_frames == 0:
@@ -125,21 +131,30 @@ def read_keypoints(
     return keypoints
 
 
-def _place_npz(source: CameraSource, video: Video | None, keypoints: Keypoints2D) -> Keypoints2D:
+def _place_npz(
+    source: CameraSource, video: Video | None, keypoints: Keypoints2D, size_px: tuple[int, int] | None
+) -> Keypoints2D:
+    made_from = keypoints.size_px
     if video is not None:
         _check_length(source, keypoints.n_frames, video.n_frames)
-        if keypoints.size_px != video.size_px:
+        size_px = video.size_px
+        if made_from not in (None, size_px):
             raise FormatError(
-                f"{source.name}: {source.keypoints} was made from images of {_by(keypoints.size_px)} px, and the video "
-                f"has {_by(video.size_px)} px; remove it, so that keypoints are detected anew."
+                f"{source.name}: {source.keypoints} was made from images of {_by(made_from)} px, and the video "
+                f"has {_by(size_px)} px; remove it, so that keypoints are detected anew."
             )
+    if source.size_px is not None and made_from not in (None, source.size_px):
+        raise FormatError(
+            f"{source.name}: {source.keypoints} was made from images of {_by(made_from)} px, and "
+            f"cameras.{source.name}.size_px in session.toml says {_by(source.size_px)} px; leave that out."
+        )
     if source.timestamps is None:
         times = keypoints.time_s + source.start_s
     else:
         times = camera_times(source, video, keypoints.n_frames, lists_all=True)
         _check_length(source, keypoints.n_frames, len(times))
         times = times[: keypoints.n_frames]
-    return replace(keypoints, camera=source.name, time_s=times)
+    return replace(keypoints, camera=source.name, time_s=times, size_px=size_px if made_from is None else made_from)
 
 
 def _place_foreign(
@@ -167,12 +182,6 @@ def _place_foreign(
     n_frames = max(found.last_frame - base + 1, 0)
     times = camera_times(source, video, n_frames, lists_all=found.lists_all)
     _check_length(source, n_frames, len(times))
-    size_px = video.size_px if video is not None else size_px
-    if size_px is None:
-        raise FormatError(
-            f"{source.name}: nothing says how large the images of {source.keypoints} are; "
-            "put its video into videos/ or give --calib."
-        )
     order = np.argsort(frame, kind="stable")
     return Keypoints2D(
         camera=source.name,
@@ -182,7 +191,7 @@ def _place_foreign(
         score=found.score[order],
         track_id=found.track_id[order],
         skeleton=found.skeleton,
-        size_px=size_px,
+        size_px=video.size_px if video is not None else size_px,
     )
 
 

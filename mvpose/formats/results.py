@@ -18,7 +18,7 @@ from mvpose.errors import FormatError
 from mvpose.inputs import NONSENSE, parse_json, read_npz, read_text
 from mvpose.poses import Poses3D
 from mvpose.skeleton import skeleton_of
-from mvpose.sync.offsets import METHODS, Mode, OffsetGraph, PairwiseOffset, Support
+from mvpose.sync.offsets import EARLIER_NAMES, METHODS, Mode, OffsetGraph, PairwiseOffset, Support
 
 CLOCKS_FORMAT = "mvpose.clocks/1"
 OFFSETS_FORMAT = "mvpose.offsets/1"
@@ -192,8 +192,9 @@ def read_offsets(path: Path) -> OffsetGraph:
     try:
         edges = []
         for e in value["estimates"]:
-            if e["method"] not in METHODS:
-                raise ValueError(f"unknown method {e['method']!r}")
+            method = EARLIER_NAMES.get(e["method"], e["method"])
+            if method not in METHODS:
+                raise ValueError(f"unknown method {method!r}")
             edges.append(
                 PairwiseOffset(
                     e["a"],
@@ -201,7 +202,7 @@ def read_offsets(path: Path) -> OffsetGraph:
                     float(e["at_s"]),
                     float(e["offset_s"]),
                     float(e["sigma_s"]),
-                    e["method"],
+                    method,
                     modes=tuple(Mode(float(o), float(s), float(w)) for o, s, w in e.get("modes", ())),
                     support=Support(**e.get("support", {})),
                     accepted=bool(e.get("accepted", True)),
@@ -221,10 +222,12 @@ class Field:
         kinds: Kinds of NumPy's dtypes: ``U`` text, ``iu`` whole numbers, ``fiu`` numbers, ``b`` truth values.
         shape: Its sides, a letter where any length will do that is the same wherever the letter stands. ``T+1`` is one
             more than ``T``.
+        optional: Whether a file may lack it.
     """
 
     kinds: str
     shape: tuple[int | str, ...] = ()
+    optional: bool = False
 
 
 _KINDS = {"U": "text", "iu": "whole numbers", "fiu": "numbers", "b": "true or false"}
@@ -253,8 +256,10 @@ def read_arrays(path: Path, fields: Mapping[str, Field], format_name: str) -> di
     check_format(arrays.get("format", ""), format_name, path)
     sides: dict[str, int] = {}
     for name, field in fields.items():
-        if name not in arrays:
+        if name not in arrays and not field.optional:
             raise FormatError(f"{path} has no field {name}.")
+    there = {name: field for name, field in fields.items() if name in arrays}
+    for name, field in there.items():
         found = arrays[name]
         if found.dtype.kind not in field.kinds or found.ndim != len(field.shape):
             raise FormatError(
@@ -268,7 +273,7 @@ def read_arrays(path: Path, fields: Mapping[str, Field], format_name: str) -> di
             for side, n in zip(field.shape, found.shape, strict=True)
             if isinstance(side, str) and side not in sides
         }
-    for name, field in fields.items():
+    for name, field in there.items():
         wanted = tuple(
             sides["T"] + 1 if side == "T+1" else sides[side] if isinstance(side, str) else side for side in field.shape
         )

@@ -15,7 +15,7 @@ from mvpose.errors import SyncError
 from mvpose.geometry import essential_matrix
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.sync.coarse import LagCurve, Peak, correlation_search, epipolar_search
-from mvpose.sync.offsets import CLEAR_WEIGHT, Method, Mode, OffsetGraph, PairwiseOffset, Support, edge
+from mvpose.sync.offsets import CLEAR_WEIGHT, Mode, OffsetGraph, PairMethod, PairwiseOffset, Support, edge
 from mvpose.sync.pairs import Match, PairFit, basin, fit_offset, match_people
 from mvpose.sync.trajectories import Trajectory, all_trajectories
 
@@ -54,26 +54,26 @@ def estimate_offsets(
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera] | None = None,
     *,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[PairMethod] | None = None,
     hints: Mapping[str, Hint] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OffsetGraph:
     """Estimate the offsets of all pairs.
 
-    Calibrated pairs are searched and refined by epipolar geometry, and by the learned network where that finds nothing;
-    without a calibration there is the learned network alone.
+    Calibrated pairs are searched and refined by epipolar geometry, and by InSynFormer where that finds nothing; without
+    a calibration there is InSynFormer alone.
 
     Args:
         keypoints: Tracked keypoints of each camera.
         cameras: Their calibration; None without.
-        methods: Estimators to use: epipolar (calibrated only), learned, correlation (of joint speeds). By default those
-            named above.
+        methods: Estimators to use: insynformer, epipolar (calibrated only), correlation (of joint speeds). By default
+            those named above.
         hints: What the user knows of some cameras' clocks; joins as edges, and settles which peak is meant.
         progress: Called with (pairs done, pairs in all).
     """
     hints = hints or {}
-    usual: Sequence[Method] = ("learned",) if cameras is None else ("epipolar",)
-    estimators = [_ESTIMATORS[method](keypoints, cameras) for method in methods or usual]
+    usual: Sequence[PairMethod] = ("insynformer",) if cameras is None else ("epipolar",)
+    estimators = [_ESTIMATORS[method](keypoints, cameras) for method in dict.fromkeys(methods or usual)]
     spare = cache(lambda: _by_learning(keypoints, cameras)) if methods is None and cameras is not None else None
     pairs = list(itertools.combinations(sorted(keypoints), 2))
     edges: list[PairwiseOffset] = []
@@ -124,9 +124,9 @@ def _by_learning(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Cam
     return lambda a, b, prior: learned_pair(a, b, views[a], views[b], prior)
 
 
-_ESTIMATORS: dict[Method, Callable[[Mapping[str, Keypoints2D], Mapping[str, Camera] | None], PairEstimator]] = {
+_ESTIMATORS: dict[PairMethod, Callable[[Mapping[str, Keypoints2D], Mapping[str, Camera] | None], PairEstimator]] = {
     "epipolar": _by_epipolar,
-    "learned": _by_learning,
+    "insynformer": _by_learning,
     "correlation": _by_correlation,
 }
 
@@ -231,7 +231,7 @@ def _edge(
     epoch: PairFit | LearnedFit,
     modes: Sequence[Mode],
     whole: PairFit | LearnedFit,
-    method: Method,
+    method: PairMethod,
     windows: int = 0,
 ) -> PairwiseOffset:
     """File an epoch's fit; rival peaks of the whole recording stay the same distance away at every epoch."""
@@ -271,7 +271,7 @@ def _epochs(fit: PairFit, matches: Sequence[Match], E: np.ndarray) -> list[PairF
 
 
 def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior: Hint | None = None) -> PairEstimate:
-    """Estimate one pair by the learned networks: whole-recording search, refinement of its best peaks, epochs.
+    """Estimate one pair by InSynFormer: whole-recording search, refinement of its best peaks, epochs.
 
     Calibrated views are refined by the network that compares rays; the search compares image coordinates always.
     """
@@ -301,7 +301,7 @@ def learned_pair(a: str, b: str, view_a: LearnedView, view_b: LearnedView, prior
     modes = tuple(Mode(fits[i].offset_s, fits[i].sigma_s, float(weights[i])) for i in order if weights[i] > 1e-6)
     whole = fits[order[0]]
     epochs = _learned_epochs(view_a, view_b, whole)
-    edges = (_edge(a, b, epoch, modes, whole, "learned", epoch.windows) for epoch in epochs)
+    edges = (_edge(a, b, epoch, modes, whole, "insynformer", epoch.windows) for epoch in epochs)
     return PairEstimate(tuple(unless_ambiguous(e) for e in edges))
 
 

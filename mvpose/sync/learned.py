@@ -57,12 +57,10 @@ class LearnedView:
     Attributes:
         tracks: Its people.
         camera: Its calibration, if there is one.
-        size_px: Width and height of its image.
     """
 
     tracks: list[Track]
     camera: Camera | None
-    size_px: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def learned_views(keypoints: Mapping[str, Keypoints2D], cameras: Mapping[str, Ca
 
 
 def _view(keypoints: Keypoints2D, camera: Camera | None) -> LearnedView:
-    return LearnedView(clip_tracks(keypoints, camera), camera, keypoints.size_px)
+    return LearnedView(clip_tracks(keypoints, camera), camera)
 
 
 @cache
@@ -289,5 +287,5 @@ def _paired(wa: Windows, wb: Windows, a: LearnedView, b: LearnedView) -> ClipPai
         both(wa.time_s, wb.time_s),
         repeated([np.full((3, 3), np.nan) if c is None else c.K for c in cameras]),
         repeated([np.full((3, 4), np.nan) if c is None else c.cam_from_world[:3] for c in cameras]),
-        repeated([np.array(view.size_px) for view in (a, b)]),
+        torch.full((len(wa), 2, 2), torch.nan),  # people are measured by themselves, not by their images
     )

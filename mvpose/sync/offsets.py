@@ -7,16 +7,23 @@ own, so its offset against one that started earlier is negative.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-Method = Literal["correlation", "epipolar", "learned", "audio", "timecode", "hint"]
-METHODS: tuple[Method, ...] = ("correlation", "epipolar", "learned", "audio", "timecode", "hint")
+PairMethod = Literal["insynformer", "epipolar", "correlation"]
+"""An estimator of pairs that a user may ask for: each works on keypoints alone."""
 
-FROM_KEYPOINTS: frozenset[Method] = frozenset({"correlation", "epipolar", "learned"})
+Method = Literal[PairMethod, "audio", "timecode", "hint"]
+PAIR_METHODS: tuple[PairMethod, ...] = get_args(PairMethod)
+METHODS: tuple[Method, ...] = get_args(Method)
+
+EARLIER_NAMES: Mapping[str, Method] = {"learned": "insynformer"}
+"""What methods were called in files of earlier versions."""
+
+FROM_KEYPOINTS: frozenset[Method] = frozenset(PAIR_METHODS)
 """Methods that share the errors of one detector."""
 
 CLEAR_WEIGHT = 0.8

@@ -39,7 +39,7 @@ class SolveOptions:
     good_sigma_s: float = 0.02
     """A clock that is less certain than this is doubtful, s."""
     good_windows: int = 6
-    """A clock that the learned network alone knows, from fewer windows over all pairs, is doubtful."""
+    """A clock that InSynFormer alone knows, from fewer windows over all pairs, is doubtful."""
     rate_sigma: float = 1e-4
     """Spread of consumer clocks' rates about each other before any data."""
     outlier_sigmas: float = 4.0

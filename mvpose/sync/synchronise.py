@@ -26,11 +26,11 @@ from mvpose.sync.jumps import (
     with_jump,
 )
 from mvpose.sync.mend import mended, without_jumps
-from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, Method, OffsetGraph, PairwiseOffset
+from mvpose.sync.offsets import CLEAR_WEIGHT, FROM_KEYPOINTS, OffsetGraph, PairMethod, PairwiseOffset
 from mvpose.sync.refine import find_jumps, refine_clocks, step_at
 from mvpose.sync.solve import SolveOptions, doubts, solve_clocks
 from mvpose.sync.trajectories import Trajectory, camera_trajectories, timing_skeleton
-from mvpose.sync.uncalibrated import trace_geometry, traced_geometry
+from mvpose.sync.uncalibrated import Tracing, trace_geometry, traced_geometry
 
 _MOST_JUMPS = 8  # that are looked for in one pass
 _MOST_PASSES = 3  # of estimating pairs at mended times
@@ -48,7 +48,7 @@ def synchronise_cameras(
     keypoints: Mapping[str, Keypoints2D],
     cameras: Mapping[str, Camera] | None = None,
     *,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[PairMethod] | None = None,
     hints: Mapping[str, Hint] | None = None,
     cues: Sequence[PairwiseOffset] = (),
     reference: str | None = None,
@@ -74,19 +74,25 @@ def synchronise_cameras(
         The estimates, each accepted or rejected with a reason, and the clocks; see ``solve_clocks``.
     """
 
-    def solved(jumps: Jumps) -> tuple[OffsetGraph, Clocks]:
-        seen = {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
-        graph = estimate_offsets(seen, cameras, methods=methods, hints=hints, progress=progress)
-        if refine and cameras is None:
-            graph = trace_geometry(graph, seen)
+    def seen(jumps: Jumps) -> dict[str, Keypoints2D]:
+        return {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
+
+    def estimated(seen: Mapping[str, Keypoints2D]) -> OffsetGraph:
+        return estimate_offsets(seen, cameras, methods=methods, hints=hints, progress=progress)
+
+    def solved(graph: OffsetGraph, seen: Mapping[str, Keypoints2D]) -> tuple[OffsetGraph, Clocks]:
         epochs = {name: k.middle_s for name, k in seen.items()}
         return solve_clocks(graph.with_edges((*graph.edges, *cues)), epochs, reference=reference)
 
-    graph, clocks = solved({})
-    if not refine:
+    def traced(jumps: Jumps) -> tuple[OffsetGraph, Clocks, Tracing]:
+        graph, tracing = trace_geometry(estimated(seen(jumps)), seen(jumps))
+        return *solved(graph, seen(jumps)), tracing
+
+    if refine and cameras is None:
+        return _unjumped(keypoints, traced)
+    graph, clocks = solved(estimated(keypoints), keypoints)
+    if cameras is None or not refine:
         return graph, clocks
-    if cameras is None:
-        return _unjumped(keypoints, graph, clocks, solved)
     jumps: Jumps = {}
     recording = _Recording(keypoints, cameras)
     for _ in range(_MOST_PASSES):
@@ -95,7 +101,7 @@ def synchronise_cameras(
         if found == jumps:
             break
         jumps = found
-        graph, clocks = solved(jumps)
+        graph, clocks = solved(estimated(seen(jumps)), seen(jumps))
     else:
         why = dict.fromkeys(jumps, "what its times jump by does not settle") | why
     clocks = _jumping(clocks, jumps)
@@ -190,23 +196,19 @@ class _Recording:
 
 
 def _unjumped(
-    keypoints: Mapping[str, Keypoints2D],
-    graph: OffsetGraph,
-    clocks: Clocks,
-    solved: Callable[[Jumps], tuple[OffsetGraph, Clocks]],
+    keypoints: Mapping[str, Keypoints2D], traced: Callable[[Jumps], tuple[OffsetGraph, Clocks, Tracing]]
 ) -> tuple[OffsetGraph, Clocks]:
     """Take jumps out of the times of uncalibrated cameras, one after the other, by the geometry that people trace.
 
     Args:
         keypoints: Tracked keypoints of each camera.
-        graph: Estimates by the times as written.
-        clocks: Clocks by these.
-        solved: Gives both for times with some jumps taken out.
+        traced: Gives estimates, clocks and what was traced, for times with some jumps taken out.
     """
     jumps: Jumps = {}
+    graph, clocks, tracing = traced(jumps)
     for left in reversed(range(_MOST_JUMPS + 1)):
-        seen = {name: without_jumps(k, jumps.get(name, ())) for name, k in keypoints.items()}
-        tracks, geometry = traced_geometry(seen, clocks)
+        tracks = {name: tracing.tracks[name] for name in clocks.clocks}
+        geometry = traced_geometry(tracing, clocks)
         splits = find_splits(tracks, geometry, clocks)
         small = find_splits(tracks, geometry, clocks, reach_s=_SMALL_S, step_s=_SMALL_STEP_S)
         plain = [own[0] for own in (splits, small) if own and own[0].gain >= _TRACED_NATS]
@@ -215,7 +217,7 @@ def _unjumped(
         name, before = plain[0].camera, until(plain[0], clocks)
         jump = measured(placed(jump_of(plain[0], clocks), tracks, geometry, before), tracks, geometry, before)
         jumps = {**jumps, name: with_jump(before, jump, 1 / keypoints[name].frame_rate)[name].jumps}
-        graph, clocks = solved(jumps)
+        graph, clocks, tracing = traced(jumps)
         clocks = _jumping(clocks, jumps)
     why = suspected(small, clocks, _SMALL_NATS) | suspected(splits, clocks)
     for name, clock in clocks.clocks.items():

@@ -12,8 +12,8 @@ offset's gradient, and the sigma rests on what remains.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,7 +89,20 @@ class _Points:
         return epipolar_residual(self.xy_a, self.xy_b, F, self.sigma_a, self.sigma_b)
 
 
-def trace_geometry(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> OffsetGraph:
+@dataclass(frozen=True)
+class Tracing:
+    """The people of uncalibrated cameras, and the epipolar geometry that pairs of cameras were found to have.
+
+    Attributes:
+        tracks: All people of each camera, on its own time; of nobody where the cameras share no joint.
+        found: Of pairs (a, b): the offset about which their geometry was sought, and F (3, 3) or None.
+    """
+
+    tracks: dict[str, list[Trajectory]]
+    found: dict[tuple[str, str], tuple[float, np.ndarray | None]]
+
+
+def trace_geometry(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> tuple[OffsetGraph, Tracing]:
     """Sharpen the estimates of uncalibrated pairs by the epipolar geometry that people trace out.
 
     The fit confirms an offset within its basin only: rivals, and whether there is anything to be found at all, stay
@@ -98,42 +111,63 @@ def trace_geometry(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> 
     Args:
         graph: Estimates by other means.
         keypoints: Tracked keypoints of each camera.
+
+    Returns:
+        The estimates, and what was traced on the way, for ``traced_geometry``.
     """
-    try:
-        tracks = all_trajectories(keypoints, None)
-    except ValueError:  # no joint is shared by all cameras
-        return graph
-    epochs = Counter((e.a, e.b) for e in graph.edges)
+    tracks = _people(graph, keypoints)
+    epochs: dict[tuple[str, str], list[PairwiseOffset]] = {}
+    for e in graph.edges:
+        if e.accepted and e.method == "insynformer":
+            epochs.setdefault((e.a, e.b), []).append(e)
+    sharpened: dict[PairwiseOffset, PairwiseOffset] = {}
+    found: dict[tuple[str, str], tuple[float, np.ndarray | None]] = {}
+    for (a, b), own in epochs.items():
+        middle = own[len(own) // 2]
+        seed = seek_geometry(tracks[a], tracks[b], middle.offset_s)
+        whole = seed.fit()
+        found[a, b] = middle.offset_s, whole.F
+        for e in own:
+            half = e.support.seconds / 2
+            fit = whole if len(own) == 1 else seed.fit((e.at_s - half, e.at_s + half))
+            sharpened[e] = _sharper(e, fit.offset)
+    return graph.with_edges([sharpened.get(e, e) for e in graph.edges]), Tracing(tracks, found)
 
-    def traced(e: PairwiseOffset) -> PairwiseOffset:
-        half = np.inf if epochs[e.a, e.b] == 1 else e.support.seconds / 2
-        fit = fundamental_fit(tracks[e.a], tracks[e.b], e.offset_s, (e.at_s - half, e.at_s + half)).offset
-        if fit is None or fit.sigma_s > e.sigma_s or abs(fit.offset_s - e.offset_s) > _AGREES_SIGMAS * e.sigma_s:
-            return e
-        return e.refined(fit.at_s, fit.offset_s, fit.sigma_s, "epipolar")
 
-    return graph.with_edges([traced(e) if e.accepted and e.method == "learned" else e for e in graph.edges])
+def _people(graph: OffsetGraph, keypoints: Mapping[str, Keypoints2D]) -> dict[str, list[Trajectory]]:
+    """Return all cameras' people; where no joint is shared by all, those of the cameras that have an estimate."""
+    estimated = {name for e in graph.edges if e.accepted for name in (e.a, e.b)}
+    for names in filter(None, (keypoints.keys(), estimated)):
+        with suppress(ValueError):  # no joint is shared
+            found = all_trajectories({name: keypoints[name] for name in names}, None)
+            return {name: found.get(name, []) for name in keypoints}
+    return {name: [] for name in keypoints}
 
 
-def traced_geometry(
-    keypoints: Mapping[str, Keypoints2D], clocks: Clocks
-) -> tuple[dict[str, list[Trajectory]], Geometry]:
-    """Return the people of uncalibrated cameras, and the fundamental matrices that they trace by some clocks.
+def _sharper(e: PairwiseOffset, fit: PairFit | None) -> PairwiseOffset:
+    if fit is None or fit.sigma_s > e.sigma_s or abs(fit.offset_s - e.offset_s) > _AGREES_SIGMAS * e.sigma_s:
+        return e
+    return e.refined(fit.at_s, fit.offset_s, fit.sigma_s, "epipolar")
+
+
+def traced_geometry(tracing: Tracing, clocks: Clocks) -> Geometry:
+    """Return the fundamental matrices that people trace by some clocks.
+
+    What was sought about an offset from which the refinement leads to that of the clocks is not sought again.
 
     Args:
-        keypoints: Tracked keypoints of each camera, on the ``t_camera`` of its clock.
+        tracing: The people, on the ``t_camera`` of their camera's clock, and what was traced of them.
         clocks: Clocks; of cameras without one nothing is returned.
     """
-    try:
-        tracks = all_trajectories({name: keypoints[name] for name in clocks.clocks}, None)
-    except ValueError:  # no joint is shared by all cameras
-        tracks = {name: [] for name in clocks.clocks}
     F: dict[tuple[str, str], np.ndarray] = {}
-    for a, b in itertools.combinations(clocks.clocks, 2):
-        found = fundamental_fit(tracks[a], tracks[b], clocks.offset_s(a, b)).F
+    for a, b in itertools.combinations(sorted(clocks.clocks), 2):
+        offset_s = clocks.offset_s(a, b)
+        about_s, found = tracing.found.get((a, b), (np.inf, None))
+        if abs(about_s - offset_s) > _START_STEP_S / 2:
+            found = fundamental_fit(tracing.tracks[a], tracing.tracks[b], offset_s).F
         if found is not None:
             F[a, b], F[b, a] = found, found.T
-    return tracks, lambda a, b: F.get((a, b))
+    return lambda a, b: F.get((a, b))
 
 
 def fundamental_fit(
@@ -150,20 +184,49 @@ def fundamental_fit(
         around_s: The offset, ``t_b = t_a + offset``, known to 0.3 s.
         window: Only moments of a's time within these bounds; so short that the drift within does not matter.
     """
+    return seek_geometry(tracks_a, tracks_b, around_s).fit(window)
+
+
+@dataclass(frozen=True)
+class GeometrySeed:
+    """Where the fits of a pair start, whatever part of the recording they are of.
+
+    Attributes:
+        around_s: The offset, known to 0.3 s.
+        start: F of normalised points, the offset, and who is who; None where there is none.
+        T_a: (3, 3) similarity that normalises a's points.
+        T_b: (3, 3) that of b's.
+        why_not: Why there is none.
+    """
+
+    around_s: float
+    start: tuple[np.ndarray, float, list[Match]] | None
+    T_a: np.ndarray
+    T_b: np.ndarray
+    why_not: str = ""
+
+    def fit(self, window: tuple[float, float] = (-np.inf, np.inf)) -> FundamentalFit:
+        """Fit offset and fundamental matrix to the moments of a's time within these bounds."""
+        if self.start is None:
+            return FundamentalFit(None, why_not=self.why_not)
+        F, offset, matches = self.start
+        within = [m for m in (m.within(*window) for m in matches) if len(m.time_s)]
+        fit = _refine(within, F, offset) if within else FundamentalFit(None, F, "nobody is seen by both then")
+        if fit.offset is not None and abs(fit.offset.offset_s - self.around_s) > _REACH_S:
+            fit = replace(fit, offset=None, why_not="its epipolar geometry leads far from where the offset must lie")
+        F = self.T_b.T @ fit.F @ self.T_a
+        return replace(fit, F=F / np.linalg.norm(F))
+
+
+def seek_geometry(tracks_a: Sequence[Trajectory], tracks_b: Sequence[Trajectory], around_s: float) -> GeometrySeed:
+    """Seek the epipolar geometry of a pair near an offset, roughly, and who is who; see ``fundamental_fit``."""
     if not tracks_a or not tracks_b:
-        return FundamentalFit(None, why_not="nobody is seen")
+        return GeometrySeed(around_s, None, np.eye(3), np.eye(3), "nobody is seen")
     scaled_a, T_a = _normalised(tracks_a)
     scaled_b, T_b = _normalised(tracks_b)
     start = _start(scaled_a, scaled_b, around_s)
-    if start is None:
-        return FundamentalFit(None, why_not=f"nobody is seen by both for {_SHORTEST_S:.0f} s")
-    F, offset, matches = start
-    within = [m for m in (m.within(*window) for m in matches) if len(m.time_s)]
-    fit = _refine(within, F, offset) if within else FundamentalFit(None, F, "nobody is seen by both then")
-    if fit.offset is not None and abs(fit.offset.offset_s - around_s) > _REACH_S:
-        fit = replace(fit, offset=None, why_not="its epipolar geometry leads far from where the offset must lie")
-    F = T_b.T @ fit.F @ T_a
-    return replace(fit, F=F / np.linalg.norm(F))
+    why_not = "" if start is not None else f"nobody is seen by both for {_SHORTEST_S:.0f} s"
+    return GeometrySeed(around_s, start, T_a, T_b, why_not)
 
 
 def _normalised(tracks: Sequence[Trajectory]) -> tuple[list[Trajectory], np.ndarray]:

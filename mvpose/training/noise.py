@@ -62,9 +62,9 @@ def observe(
     xy = torch.where(swapped[..., None], xy_px[:, :, partner], xy_px) + error * height_px[..., None, None]
 
     views, frames, joints = xy.shape[:3]
-    missing = _held(generator, time_s, noise.missing_hold_s, joints) < noise.missing_joint
-    missing |= _held(generator, time_s, noise.missing_hold_s, joints) < occlusion.missing * hidden
-    missing |= _held(generator, time_s, noise.missing_hold_s, 1) < noise.missing_person
+    missing = held(generator, time_s, noise.missing_hold_s, joints) < noise.missing_joint
+    missing |= held(generator, time_s, noise.missing_hold_s, joints) < occlusion.missing * hidden
+    missing |= held(generator, time_s, noise.missing_hold_s, 1) < noise.missing_person
     xy = xy.masked_fill(missing[..., None], float("nan"))
 
     score = torch.exp(-error.norm(dim=-1) / noise.score_reach) * torch.where(hidden, noise.occluded_score, 1.0)
@@ -106,11 +106,11 @@ def _swapped(generator: torch.Generator, time_s: Tensor, noise: DetectorNoise) -
     """Tell (V, T, J) which joints are taken for their partner's; a swapped knee's ankle is swapped as well."""
     share = noise.swaps * torch.tensor([kind.swapped for kind in joint_errors(CLIP_SKELETON)])
     arm = torch.tensor([name.rpartition("_")[2] in ARM for name in CLIP_SKELETON.joint_names])
-    severity = _held(generator, time_s, noise.swap_hold_s, 2)
+    severity = held(generator, time_s, noise.swap_hold_s, 2)
     return torch.where(arm, severity[..., 1:], severity[..., :1]) < share
 
 
-def _held(generator: torch.Generator, time_s: Tensor, hold_s: float, values: int) -> Tensor:
+def held(generator: torch.Generator, time_s: Tensor, hold_s: float, values: int) -> Tensor:
     """Draw (V, T, values) uniform in [0, 1), kept for exponentially distributed times of mean ``hold_s``."""
     views, frames = time_s.shape
     gap = torch.diff(time_s, dim=1, prepend=time_s[:, :1] - 1e3)

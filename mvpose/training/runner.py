@@ -119,6 +119,7 @@ def run_job(
     plan, start_s = job.plan, time.monotonic()
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
+    torch.set_flush_denormal(True)  # numbers too small to matter are a hundred times as slow
     with _processes(launcher) as (rank, count):
         checkpoint = _checkpoint_in(work_dir, resume)
         course = json.dumps({**job.course(), "processes": count}, sort_keys=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from mvpose.errors import FormatError
 from mvpose.inputs import open_file, parse_json
 
 WEIGHTS_FORMAT = "mvpose.weights/1"
+
+_LONGEST_HEADER = 1 << 20  # bytes; those of the networks that ship have 15,000
+_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors calls them
+_WHOLE = ("I8", "U8", "I16", "I32", "I64")
 
 
 def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any], *, half: bool = False) -> None:
@@ -54,13 +59,10 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
         FormatError: The file is missing, corrupt, of another kind, of a newer version or of another network, or holds
             numbers that are not finite.
     """
-    header, tensors = _read(Path(path))
-    metadata = _metadata(header, path)
-    own = module.state_dict()
-    if differing := _difference(own, tensors):
-        raise FormatError(
-            f"{path} holds the weights of another network ({differing}); choose the file that belongs to this one"
-        )
+    path, own = Path(path), module.state_dict()
+    with _opened(path) as file:
+        metadata = _checked(file, own, path)
+        tensors = {name: file.get_tensor(name) for name in own}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise FormatError(f"{path} holds numbers that are not finite, in {name}; get the file anew")
@@ -70,13 +72,37 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     return metadata
 
 
+def check_weights(module: nn.Module, path: Path) -> dict[str, Any]:
+    """See by its header alone that a file holds the weights of a module; return their metadata.
+
+    No number is read, and the module may be on ``torch.device("meta")``, where it takes no memory: a network that is
+    built as its file says can be held against the file before it takes any.
+
+    Raises:
+        FormatError: As ``load_weights``, but for numbers that are not finite.
+    """
+    with _opened(Path(path)) as file:
+        return _checked(file, module.state_dict(), path)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what a file says of its weights, such as which network they are of.
 
     Raises:
-        FormatError: As ``load_weights``.
+        FormatError: The file is missing, corrupt, of another kind or of a newer version.
     """
-    return _metadata(_read(Path(path))[0], path)
+    with _opened(Path(path)) as file:
+        return _metadata(file.metadata() or {}, path)
+
+
+def _checked(file: Any, own: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Return the metadata of an opened file that holds what a module needs, as far as its header says."""
+    metadata = _metadata(file.metadata() or {}, path)
+    if differing := _difference(own, file):
+        raise FormatError(
+            f"{path} holds the weights of another network ({differing}); choose the file that belongs to this one"
+        )
+    return metadata
 
 
 def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -90,12 +116,16 @@ def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return header and tensors of a safetensors file."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, of which the header alone is read until a tensor is asked for."""
     try:
-        open_file(path).close()  # safetensors' own words for what is missing, a folder or a pipe are of no use
+        with open_file(path) as raw:  # safetensors' own words for what is missing, a folder or a pipe are of no use
+            length = int.from_bytes(raw.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise SafetensorError(f"its header is to have {length} bytes, more than {_LONGEST_HEADER}")
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -116,16 +146,18 @@ def _check_format(found: object, path: Path) -> None:
         )
 
 
-def _difference(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Name the first thing in which tensors differ from those that a module needs; empty where none does."""
+def _difference(own: Mapping[str, Tensor], file: Any) -> str:
+    """Name the first thing in which a file's tensors differ from those that a module needs; empty where none does."""
+    found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     for name in own:
         if name not in found:
             return f"it has no {name}"
     for name, value in found.items():
         if name not in own:
             return f"{name} is not known"
-        if value.shape != own[name].shape:
-            return f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
-        if value.is_floating_point() != own[name].is_floating_point():
-            return f"{name} is {value.dtype}, not {own[name].dtype}"
+        shape, kind = tuple(value.get_shape()), value.get_dtype()
+        if shape != tuple(own[name].shape):
+            return f"{name} is {shape}, not {tuple(own[name].shape)}"
+        if kind not in (_FLOATS if own[name].is_floating_point() else _WHOLE):
+            return f"{name} is {kind}, not {own[name].dtype}"
     return ""

@@ -12,7 +12,7 @@ RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data" / "pose2sim"
 
 def cut(recording, label, folder):
     if not RECORDINGS.is_dir():
-        pytest.skip(f"{RECORDINGS} is not there; python -m mvpose.bench.cut fetches the same recordings")
+        pytest.skip(f"{RECORDINGS} is not there; mvpose bench cut fetches the same recordings")
     if not mediapipe.is_installed():
         pytest.skip(mediapipe.PIP_LINE)
     frames, every = CUTS[label]
@@ -21,7 +21,7 @@ def cut(recording, label, folder):
 
 
 def test_one_person_cut_apart_by_half_frames(tmp_path):
-    # python -m mvpose.bench.cut: 3, 8 and 9 ms; reprojection raw 37, synced 10.2, by the known cut 10.7 px.
+    # mvpose bench cut: 3, 8 and 9 ms; reprojection raw 37, synced 10.2, by the known cut 10.7 px.
     found = cut("Demo_SinglePerson", "half frames of 30 fps", tmp_path)
     clocks, truth, metrics = found.clocks, found.truth, found.metrics
     assert set(clocks.clocks) == set(truth.clocks)

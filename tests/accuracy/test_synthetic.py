@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mvpose.bench.recordings import run_recording
+from mvpose.bench.generated import run_recording
 from mvpose.synthetic.motion import crossing_motion, generate_motion
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.synthetic.rigs import ring_rig
@@ -29,7 +29,7 @@ def test_two_people_who_cross_twice_keep_their_identities(crossing):
 
 
 def test_clocks_are_right_to_milliseconds_and_their_sigmas_say_so(crossing):
-    # python -m mvpose.bench.recordings --crossing --duration 60 --max-offset 15: median 0.9 ms, max 3.5 over 5 seeds
+    # mvpose bench generated --crossing --duration 60 --max-offset 15: median 0.9 ms, max 3.5 over 5 seeds
     assert crossing.unsynchronised == 0
     assert 0.01 < np.abs(crossing.clock_error_ms).max() < 8
     assert np.abs(crossing.z).max() < 4
@@ -43,7 +43,7 @@ def test_synchronised_poses_are_as_good_as_with_true_clocks(crossing):
 
 
 def test_starts_minutes_apart():
-    # python -m mvpose.bench.recordings: median 0.5 ms over 5 recordings of 300 s
+    # mvpose bench generated: median 0.5 ms over 5 recordings of 300 s
     row = record(1, lambda rng: generate_motion(rng, 200.0), max_offset_s=95.0)
     assert row.unsynchronised == 0
     assert np.abs(row.clock_error_ms).max() < 8

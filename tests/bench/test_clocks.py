@@ -241,7 +241,7 @@ def test_estimators_are_tried_on_the_same_recordings(motions):
 def test_every_row_has_a_title_of_its_own():
     assert len({e.title for e in ESTIMATORS}) == len(ESTIMATORS)
     assert [e.options for e in ESTIMATORS if "default" in e.title] == [{}, {}]
-    assert ESTIMATORS[-1] == Estimator(ESTIMATORS[-1].title, True)
+    assert ESTIMATORS[-1] == Estimator("calibrated", ESTIMATORS[-1].title, True)
 
 
 def test_poses_by_repaired_clocks_are_nearly_those_by_true_ones(motions):

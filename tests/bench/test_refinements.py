@@ -2,13 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from mvpose.bench.clocks import BASE, detect_people, make_recording
 from mvpose.bench.refinements import (
     REFINEMENTS,
     START_ERROR_S,
-    main,
     put_off,
     refine_by_points,
     refine_by_splines,
@@ -63,12 +61,6 @@ def test_every_way_finds_clocks_in_noise_from_the_same_start():
         assert len(errors) == 2
         assert max(errors) < 12.0, title  # measured: 1 to 6 ms
         assert cpu_s > 0
-
-
-def test_a_folder_without_the_split_is_named(tmp_path):
-    result = CliRunner().invoke(main, ["--data", str(tmp_path), "--split", "val"])
-    assert result.exit_code == 1
-    assert "holds no motion pack *_val.npz" in result.output
 
 
 def test_a_camera_that_saw_nobody_is_left_aside():

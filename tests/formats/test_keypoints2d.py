@@ -2,6 +2,7 @@ import io
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,25 @@ def test_save_and_load_is_identity(tmp_path, counts, skeleton):
     write_keypoints(keypoints, tmp_path / "cam01.npz")
     assert_same(read_npz(tmp_path / "cam01.npz"), keypoints)
     assert [path.name for path in tmp_path.iterdir()] == ["cam01.npz"]
+
+
+def test_a_size_that_nobody_knows_is_absent_and_told_later(tmp_path):
+    write_keypoints(replace(keypoints_of(), size_px=None), tmp_path / "cam01.npz")
+    with np.load(tmp_path / "cam01.npz") as file:
+        assert "size_px" not in file.files
+    assert_same(read_npz(tmp_path / "cam01.npz"), replace(keypoints_of(), size_px=None))
+    source = CameraSource("cam01", keypoints=tmp_path / "cam01.npz")
+    assert read_keypoints(source).size_px is None
+    assert read_keypoints(source, size_px=(320, 240)).size_px == (320, 240)
+    assert read_keypoints(source, video_of(3)).size_px == SIZE
+
+
+def test_an_npz_of_other_images_than_session_toml_says_is_refused(tmp_path):
+    write_keypoints(keypoints_of(), tmp_path / "cam01.npz")
+    source = CameraSource("cam01", keypoints=tmp_path / "cam01.npz", size_px=SIZE)
+    assert read_keypoints(source, size_px=SIZE).size_px == SIZE
+    with pytest.raises(FormatError, match=r"640x480 px, and cameras\.cam01\.size_px in session\.toml says 320x240 px"):
+        read_keypoints(replace(source, size_px=(320, 240)), size_px=(320, 240))
 
 
 def test_unwritable_folder(tmp_path):
@@ -245,8 +265,7 @@ def test_without_video_times_come_from_fps(tmp_path):
     keypoints = read_keypoints(source, size_px=(320, 240))
     np.testing.assert_allclose(keypoints.time_s, np.arange(5) / 25)
     assert keypoints.size_px == (320, 240)
-    with pytest.raises(FormatError, match="how large the images"):
-        read_keypoints(source)
+    assert read_keypoints(source).size_px is None
     with pytest.raises(SessionError, match="Set fps"):
         read_keypoints(source_of(tmp_path / "cam01.json", None), size_px=SIZE)
 

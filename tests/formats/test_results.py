@@ -155,6 +155,14 @@ def test_every_method_has_a_name_on_disk(tmp_path, method):
     assert read_offsets(tmp_path / "offsets.json") == graph
 
 
+def test_what_earlier_versions_called_learned_is_insynformer(tmp_path):
+    write_offsets(GRAPH, tmp_path / "offsets.json")
+    edit(tmp_path / "offsets.json", lambda v: v["estimates"][0].update(method="learned"))
+    assert read_offsets(tmp_path / "offsets.json").edges[0].method == "insynformer"
+    write_offsets(read_offsets(tmp_path / "offsets.json"), tmp_path / "offsets.json")
+    assert "learned" not in (tmp_path / "offsets.json").read_text()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -4,15 +4,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
 from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock, Clocks
 from mvpose.keypoints import Keypoints2D
+from mvpose.skeleton import CLIP_SKELETON
+from mvpose.sync.clips import ClipPairs
 from mvpose.sync.estimate import estimate_offsets
 from mvpose.sync.solve import solve_clocks
 from mvpose.synthetic.motion import Motion, generate_motion
 from mvpose.synthetic.noise import DetectorNoise
-from mvpose.synthetic.rigs import ring_rig
+from mvpose.synthetic.rigs import random_rig, ring_rig
 from mvpose.synthetic.world import World, observe
 
 
@@ -85,3 +88,57 @@ def record(
 def make():
     """Give the tests of several files the function that makes recordings."""
     return record
+
+
+# Clips for networks.
+
+J = len(CLIP_SKELETON)
+
+
+class Body:
+    """Joints that are known at every instant: sums of slow sines about places of a body's size, metres."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        self.place = rng.uniform([-0.4, -0.3, 0.1], [0.4, 0.3, 1.7], (J, 3))
+        self.frequency, self.phase = rng.uniform(0.3, 1.2, (J, 3, 4)), rng.uniform(0, 2 * np.pi, (J, 3, 4))
+
+    def at(self, time_s):
+        angle = 2 * np.pi * self.frequency * np.asarray(time_s)[..., None, None, None] + self.phase
+        return self.place + 0.12 * np.sin(angle).sum(-1)
+
+
+def cameras(seed):
+    return [replace(camera, dist=np.zeros(5)) for camera in random_rig(np.random.default_rng(seed), 2)]
+
+
+def film(bodies, offset_s, *, frames=12, fps=10.0, rigs=None, noise_px=0.0, missing=0.0, seed=0):
+    """Pairs of clips (B) of bodies: what a sees at its own t, b sees at t + offset."""
+    rng = np.random.default_rng(seed)
+    own = np.arange(frames) / fps
+    rows = []
+    for n, body in enumerate(bodies):
+        pair = cameras(n) if rigs is None else rigs[n]
+        xy = np.stack([c.project(body.at(own - late)) for c, late in zip(pair, (0.0, offset_s), strict=True)])
+        xy += noise_px * rng.standard_normal(xy.shape)
+        xy[rng.random(xy.shape[:-1]) < missing] = np.nan
+        rows.append((xy, [c.K for c in pair], [c.cam_from_world[:3] for c in pair], [c.size_px for c in pair]))
+    xy, K, pose, size = (torch.tensor(np.array(part), dtype=torch.float32) for part in zip(*rows, strict=True))
+    seen = torch.isfinite(xy).all(-1)
+    time_s = torch.from_numpy(own).float().expand(len(xy), 2, -1)
+    return ClipPairs(xy, 0.9 * seen.float(), time_s, K, pose, size)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Where clips of bodies are made."""
+
+    Body = Body
+    cameras = staticmethod(cameras)
+    film = staticmethod(film)
+
+
+@pytest.fixture(scope="session")
+def studio():
+    """Give the tests of several files what makes clips."""
+    return Studio()

@@ -429,7 +429,7 @@ def test_cameras_at_one_place_are_held_to_what_their_rotation_tells(make):
             assert abs(error) < bound
 
 
-@pytest.mark.parametrize("method", ["epipolar", "learned", "correlation"])
+@pytest.mark.parametrize("method", ["epipolar", "insynformer", "correlation"])
 def test_a_camera_that_sees_nothing_of_use_is_named(exact, method):
     k = exact.keypoints[B]
     nothing = "nobody is seen in its view"
@@ -445,7 +445,7 @@ def test_a_camera_that_sees_nothing_of_use_is_named(exact, method):
         assert clocks.unsynchronised[B] == why
         found_wanting = {
             "epipolar": f"nobody is seen in {B}",
-            "learned": "nobody is seen with enough joints",
+            "insynformer": "nobody is seen with enough joints",
             "correlation": "no motion of its view",
         }
         assert graph.notes[A].startswith(found_wanting[method])
@@ -456,7 +456,7 @@ def test_a_camera_that_sees_nothing_of_use_is_named(exact, method):
 def test_a_joint_alone_has_no_extent_and_gives_no_clock(exact):
     wrist = skeleton_of(["left_wrist"])
     lone = replace(exact, keypoints={n: k.with_skeleton(wrist) for n, k in exact.keypoints.items()})
-    for method in ("epipolar", "learned", "correlation"):
+    for method in ("epipolar", "insynformer", "correlation"):
         _, clocks = solve(lone, method)
         assert len(clocks.clocks) == 1
 
@@ -542,11 +542,11 @@ PAIRS = (A + B, A + C, B + C)
 def test_both_methods_may_stand_in_the_graph(exact, noisy):
     # Measured: the exact ones 0.45 ms, for the network knows noise alone and is off by its sigma; the noisy ones 9 ms.
     for recording, bound, sure in ((exact, 2e-3, 3), (noisy, 0.03, 2)):
-        graph = estimate_offsets(recording.keypoints, recording.cameras, methods=("epipolar", "learned"))
+        graph = estimate_offsets(recording.keypoints, recording.cameras, methods=("epipolar", "insynformer"))
         graph, clocks = solve_clocks(graph, recording.epochs_s)
         found = [(e.a + e.b, e.method) for e in graph.edges]
         assert [pair for pair, method in found if method == "epipolar"] == list(PAIRS)
-        assert len([pair for pair, method in found if method == "learned"]) >= sure
+        assert len([pair for pair, method in found if method == "insynformer"]) >= sure
         assert found == sorted(found)  # pair by pair, and by both methods in turn
         assert all(e.accepted for e in graph.edges), [e.reason for e in graph.edges]
         assert max(map(abs, recording.errors_s(clocks).values())) < bound
@@ -558,7 +558,7 @@ def test_without_a_calibration_the_network_alone_tells_the_offset(exact, noisy):
     # Measured: 3 to 15 ms; one noisy pair is too little for it.
     for recording, sure in ((exact, 3), (noisy, 2)):
         graph, clocks = recording.solve(calibrated=False)
-        assert {e.method for e in graph.edges} == {"learned"}
+        assert {e.method for e in graph.edges} == {"insynformer"}
         assert len(graph.edges) >= sure
         assert len(clocks.clocks) == 3
         assert max(map(abs, recording.errors_s(clocks).values())) < 0.04

@@ -9,7 +9,7 @@ from mvpose.keypoints import Keypoints2D
 from mvpose.skeleton import CLIP_SKELETON, skeleton_of
 from mvpose.sync import learned
 from mvpose.sync.estimate import Hint, estimate_offsets, learned_pair
-from mvpose.sync.lagformer import LagFormer
+from mvpose.sync.insynformer import InSynFormer
 from mvpose.sync.learned import common_time, fit_learned, learned_search, learned_views, shipped_network
 from mvpose.synthetic.motion import generate_motion, still_motion, walking_in_place
 from mvpose.training.weights import save_weights
@@ -33,7 +33,7 @@ def views_of(recording, rays):
 
 
 def edges_of(recording, rays=False, **more):
-    graph = estimate_offsets(recording.keypoints, recording.cameras if rays else None, methods=("learned",), **more)
+    graph = estimate_offsets(recording.keypoints, recording.cameras if rays else None, methods=("insynformer",), **more)
     return graph.edges
 
 
@@ -50,7 +50,7 @@ def test_offsets_are_found_with_their_sign(make, seed, starts, fps, rays):
     recording = make(seed, 8.0, starts, fps)
     (e,) = edges_of(recording, rays)
     assert e.accepted, e.reason
-    assert e.method == "learned"
+    assert e.method == "insynformer"
     assert (e.a, e.b) == (A, B)
     assert abs(e.offset_s - recording.true_offset_s(A, B, e.at_s)) < BOUND_S[rays]
     assert 0.002 < e.sigma_s < 0.04
@@ -262,24 +262,24 @@ def unloaded():
 @pytest.mark.parametrize("rays", [False, True])
 def test_damaged_weights_are_refused(unloaded, monkeypatch, tmp_path, rays):
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
-    name = "lagformer-rays.safetensors" if rays else "lagformer.safetensors"
+    name = "insynformer-rays.safetensors" if rays else "insynformer.safetensors"
     with pytest.raises(FormatError, match="cannot be read"):
         shipped_network(rays)
     (tmp_path / name).write_bytes(b"\x80\x04}q\x00." * 50)
     with pytest.raises(FormatError, match="not a whole safetensors file"):
         shipped_network(rays)
     torch.manual_seed(0)
-    save_weights(LagFormer(rays=not rays), tmp_path / name, {})
+    save_weights(InSynFormer(rays=not rays), tmp_path / name, {})
     with pytest.raises(FormatError, match="weights of another network"):
         shipped_network(rays)
-    save_weights(LagFormer(rays=rays), tmp_path / name, {})
+    save_weights(InSynFormer(rays=rays), tmp_path / name, {})
     assert shipped_network(rays).rays == rays
 
 
 def test_weights_that_know_nothing_make_no_edge(unloaded, monkeypatch, tmp_path, exact):
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
     torch.manual_seed(0)
-    save_weights(LagFormer(), tmp_path / "lagformer.safetensors", {})
+    save_weights(InSynFormer(), tmp_path / "insynformer.safetensors", {})
     assert not any(e.accepted for e in edges_of(exact))
 
 

@@ -37,7 +37,7 @@ def test_what_is_no_estimate_is_refused(change, message):
 
 
 def test_a_rejected_estimate_keeps_its_figures():
-    good = edge("a", "b", 1.0, 2.0, 0.1, "learned")
+    good = edge("a", "b", 1.0, 2.0, 0.1, "insynformer")
     bad = good.rejected("it contradicts the others")
     assert (bad.accepted, bad.reason) == (False, "it contradicts the others")
     assert (bad.offset_s, bad.at_s, bad.modes) == (good.offset_s, good.at_s, good.modes)

@@ -587,28 +587,28 @@ def test_a_second_method_on_the_same_keypoints_adds_no_certainty():
     (alone, _), (twice, _) = sigma_of_b(pair("epipolar", 0.004)), sigma_of_b(*[pair("epipolar", 0.004)] * 2)
     assert twice == pytest.approx(alone / np.sqrt(2), rel=0.01)  # two epochs of one method are news
     for sigma_s in (0.004, 0.008, 0.05):
-        both, _ = sigma_of_b(pair("epipolar", 0.004), pair("learned", sigma_s))
+        both, _ = sigma_of_b(pair("epipolar", 0.004), pair("insynformer", sigma_s))
         assert both == pytest.approx(alone, rel=1e-3)
-    three, _ = sigma_of_b(pair("epipolar", 0.004), pair("learned", 0.006), pair("correlation", 0.03))
+    three, _ = sigma_of_b(pair("epipolar", 0.004), pair("insynformer", 0.006), pair("correlation", 0.03))
     assert three == pytest.approx(alone, rel=1e-3)
 
 
 def test_epochs_of_several_methods_are_as_certain_as_those_of_the_best():
     epochs = [pair("epipolar", 0.004, at_s=t) for t in (20.0, 40.0)]
     alone, _ = sigma_of_b(*epochs)
-    both, _ = sigma_of_b(*epochs, *(pair("learned", 0.006, at_s=t) for t in (20.0, 30.0, 40.0)))
+    both, _ = sigma_of_b(*epochs, *(pair("insynformer", 0.006, at_s=t) for t in (20.0, 30.0, 40.0)))
     # Three of 0.006 know a little less than two of 0.004.
     assert both == pytest.approx(alone, rel=0.01)
-    reverse, _ = sigma_of_b(*epochs, *(pair("learned", 0.004, at_s=t) for t in (20.0, 30.0, 40.0)))
+    reverse, _ = sigma_of_b(*epochs, *(pair("insynformer", 0.004, at_s=t) for t in (20.0, 30.0, 40.0)))
     assert reverse == pytest.approx(0.004 / np.sqrt(3), rel=0.01)
 
 
 def test_methods_that_differ_are_weighed_by_their_information():
-    _, offset = sigma_of_b(pair("epipolar", 0.004, -2.0), pair("learned", 0.008, -2.005))
+    _, offset = sigma_of_b(pair("epipolar", 0.004, -2.0), pair("insynformer", 0.008, -2.005))
     assert offset == pytest.approx(2.0 + 0.005 / 5, abs=1e-6)
     # The difference tells that both are worse than they say.
     (alone, _), (apart, _) = (
-        sigma_of_b(pair("epipolar", 0.004, -2.0), pair("learned", 0.004, -2.0 + d)) for d in (0.0, 0.012)
+        sigma_of_b(pair("epipolar", 0.004, -2.0), pair("insynformer", 0.004, -2.0 + d)) for d in (0.0, 0.012)
     )
     assert apart == pytest.approx(alone * 0.012 / 0.004 / np.sqrt(2) / np.sqrt(2), rel=0.01)
 
@@ -616,7 +616,7 @@ def test_methods_that_differ_are_weighed_by_their_information():
 def test_sound_and_hints_are_news_beside_keypoints():
     (alone, _), (audio, _) = (sigma_of_b(pair("epipolar", 0.004), *more) for more in ((), (pair("audio", 0.004),)))
     assert audio == pytest.approx(alone / np.sqrt(2), rel=0.01)
-    hinted, _ = sigma_of_b(pair("epipolar", 0.004), pair("learned", 0.004), pair("hint", 0.004))
+    hinted, _ = sigma_of_b(pair("epipolar", 0.004), pair("insynformer", 0.004), pair("hint", 0.004))
     assert hinted == pytest.approx(alone / np.sqrt(2), rel=0.01)
 
 
@@ -624,15 +624,15 @@ def test_what_is_shared_is_counted_pair_by_pair():
     clocks = true_clocks({n: OFFSETS[n] for n in "abc"})
     chain = [measure(clocks, "a", "b"), measure(clocks, "b", "c")]
     before = solve(chain, "abc", reference="a")[1]
-    after = solve([*chain, measure(clocks, "b", "c", method="learned")], "abc", reference="a")[1]
+    after = solve([*chain, measure(clocks, "b", "c", method="insynformer")], "abc", reference="a")[1]
     for name in "bc":
         assert after[name].sigma_at_epoch_s == pytest.approx(before[name].sigma_at_epoch_s, rel=1e-3)
 
 
 def test_a_method_that_is_wrong_on_one_pair_is_thrown_out_by_the_others():
     clocks = true_clocks(OFFSETS)
-    edges = [*complete(clocks), *complete(clocks, method="learned", sigma_s=0.006)]
-    wrong = next(i for i, e in enumerate(edges) if e.method == "learned" and e.a + e.b == "bc")
+    edges = [*complete(clocks), *complete(clocks, method="insynformer", sigma_s=0.006)]
+    wrong = next(i for i, e in enumerate(edges) if e.method == "insynformer" and e.a + e.b == "bc")
     edges[wrong] = replace(edges[wrong], offset_s=edges[wrong].offset_s + 0.9, modes=())
     graph, found = solve(edges, reference="a")
     assert [i for i, e in enumerate(graph.edges) if not e.accepted] == [wrong]
@@ -643,11 +643,11 @@ def test_a_method_that_is_wrong_on_one_pair_is_thrown_out_by_the_others():
 def test_two_methods_that_contradict_each_other_make_a_clock_doubtful(sigmas):
     edges = [
         PairwiseOffset("a", "b", 5.0, 1.0, sigmas[0], "epipolar"),
-        PairwiseOffset("a", "b", 5.0, 2.1, sigmas[1], "learned", support=Support(windows=20)),
+        PairwiseOffset("a", "b", 5.0, 2.1, sigmas[1], "insynformer", support=Support(windows=20)),
     ]
     _, clocks = solve_clocks(OffsetGraph(("a", "b"), tuple(edges)), {"a": 5.0, "b": 5.0}, reference="a")
     assert clocks["b"].verdict == "doubtful"
-    assert "epipolar and learned differ by 1.10 s" in clocks["b"].why
+    assert "epipolar and insynformer differ by 1.10 s" in clocks["b"].why
 
 
 # Sound, and what containers say.

@@ -1,8 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mvpose.keypoints import Keypoints2D
+from mvpose.skeleton import skeleton_of
+from mvpose.sync.offsets import OffsetGraph, PairwiseOffset, Support
+from mvpose.sync.solve import solve_clocks
 from mvpose.sync.trajectories import STEP_S, Trajectory, smooth_track
-from mvpose.sync.uncalibrated import fundamental_fit
+from mvpose.sync.uncalibrated import fundamental_fit, trace_geometry, traced_geometry
 
 FOCAL_PX, CENTRE_PX = 1000.0, np.array([960.0, 540.0])
 
@@ -215,3 +221,56 @@ def test_an_offset_that_is_not_near_is_not_looked_for():
     found = fundamental_fit([seen(one, A, 0, 20)], [seen(one, B, 0, 20, by(0.5))], 0.0)
     assert found.offset is None
     assert found.why_not
+
+
+# A whole recording's pairs.
+
+
+def test_what_is_traced_is_not_sought_again_unless_clocks_lie_elsewhere(make):
+    recording = make(2, 12.0, (0.0, 0.3), noisy=True)
+    a, b = recording.keypoints
+    true_s = recording.true_offset_s(a, b, 6.0)
+    rough = OffsetGraph((a, b), (PairwiseOffset(a, b, 6.0, true_s + 0.02, 0.02, "insynformer"),))
+    graph, tracing = trace_geometry(rough, recording.keypoints)
+    (e,) = graph.edges
+    assert e.method == "epipolar"
+    assert abs(e.offset_s - true_s) < 0.01
+    found = tracing.found[a, b][1]
+    _, clocks = solve_clocks(graph, recording.epochs_s, reference=a)
+    geometry = traced_geometry(tracing, clocks)
+    assert geometry(a, b) is found
+    np.testing.assert_array_equal(geometry(b, a), found.T)
+    away = replace(clocks[b], offset_s=clocks[b].offset_s + 0.1)
+    elsewhere = traced_geometry(tracing, replace(clocks, clocks={**clocks.clocks, b: away}))
+    # The refinement leads back, by another way.
+    assert elsewhere(a, b) is not found
+    assert abs((elsewhere(a, b) * found).sum()) > 0.999
+
+
+def test_each_epoch_of_a_pair_is_sharpened_by_one_seed(make):
+    recording = make(2, 42.0, (0.0, 0.25), ppm=(0, 2000), noisy=True)
+    a, b = recording.keypoints
+    times = (10.0, 30.0)
+    rough = [
+        PairwiseOffset(a, b, t, recording.true_offset_s(a, b, t), 0.02, "insynformer", support=Support(seconds=20.0))
+        for t in times
+    ]
+    edges = trace_geometry(OffsetGraph((a, b), rough), recording.keypoints)[0].edges
+    # 2000 ppm make 40 ms from one epoch to the next; the fit of one has no drift within.
+    assert [e.method for e in edges] == ["epipolar"] * 2
+    for e in edges:
+        assert abs(e.offset_s - recording.true_offset_s(a, b, e.at_s)) < 0.01
+
+
+def test_cameras_that_share_no_joint_with_others_do_not_hinder_these(make):
+    recording = make(2, 12.0, (0.0, 0.3, 0.1), noisy=True)
+    a, b, c = recording.keypoints
+    k = recording.keypoints[c]
+    strange = Keypoints2D(
+        c, k.time_s, k.frame_ptr, k.xy_px[:, :1], k.score[:, :1], k.track_id, skeleton_of(["left_heel"]), k.size_px
+    )
+    true_s = recording.true_offset_s(a, b, 6.0)
+    rough = OffsetGraph((a, b, c), (PairwiseOffset(a, b, 6.0, true_s + 0.02, 0.02, "insynformer"),))
+    graph, tracing = trace_geometry(rough, {**recording.keypoints, c: strange})
+    assert graph.edges[0].method == "epipolar"
+    assert tracing.tracks[c] == []

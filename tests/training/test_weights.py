@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mvpose.errors import FormatError
-from mvpose.training.weights import WEIGHTS_FORMAT, load_weights, save_weights
+from mvpose.training.weights import WEIGHTS_FORMAT, check_weights, load_weights, save_weights
 
 METADATA = {"row": "tiny", "val": {"ex_1": 0.5}, "recipes": [[1.0, {"fps": 10.0}]]}
 
@@ -143,6 +145,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
         ({"metadata": None}, "says nothing readable"),
         ({"metadata": "{"}, "says nothing readable"),
         ({"metadata": "[1]"}, "says nothing readable"),
+        ({"metadata": "[" * 200_000}, "says nothing readable"),
     ],
 )
 def test_headers(file, header, why):
@@ -157,13 +160,66 @@ def test_headers(file, header, why):
         ({"2.weight": None}, "it has no 2.weight"),
         ({"3.weight": torch.zeros(2)}, "3.weight is not known"),
         ({"2.weight": torch.zeros(2, 5)}, r"2\.weight is \(2, 5\), not \(2, 4\)"),
-        ({"2.weight": torch.zeros(2, 4, dtype=torch.int64)}, r"2\.weight is torch\.int64, not torch\.float32"),
+        ({"2.weight": torch.zeros(2, 4, dtype=torch.int64)}, r"2\.weight is I64, not torch\.float32"),
+        ({"2.weight": torch.zeros(2, 4, dtype=torch.float8_e4m3fn)}, r"2\.weight is F8_E4M3, not torch\.float32"),
+        ({"1.num_batches_tracked": torch.zeros(())}, r"1\.num_batches_tracked is F32, not torch\.int64"),
     ],
 )
 def test_the_weights_of_another_network(file, tensors, why):
     rewrite(file, **tensors)
     with pytest.raises(FormatError, match=f"another network .*{why}"):
         load_weights(tiny(), file)
+
+
+WIDE = """
+import resource, sys
+from pathlib import Path
+from torch import nn
+from mvpose.errors import FormatError
+from mvpose.training.weights import check_weights, load_weights, read_metadata
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+for read in (load_weights, check_weights):
+    try:
+        read(nn.Linear(3, 2, bias=False), Path(sys.argv[1]))
+    except FormatError as error:
+        print(error)
+print(read_metadata(Path(sys.argv[1])))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are counted in other units elsewhere")
+def test_weights_that_are_too_wide_are_refused_before_they_are_read(tmp_path):
+    path, side = tmp_path / "wide.safetensors", 8000  # 256 MB, none of them on the disk
+    header = {
+        "__metadata__": {"format": WEIGHTS_FORMAT, "metadata": "{}"},
+        "weight": {"dtype": "F32", "shape": [side, side], "data_offsets": [0, 4 * side**2]},
+    }
+    raw = json.dumps(header).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw)
+    os.truncate(path, 8 + len(raw) + 4 * side**2)
+    done = subprocess.run([sys.executable, "-c", WIDE, path], capture_output=True, text=True, check=True)
+    *refused, metadata, grown_kb = done.stdout.splitlines()
+    assert len(refused) == 2 and all(r"weight is (8000, 8000), not (2, 3)" in line for line in refused)
+    assert metadata == "{}"
+    assert int(grown_kb) < 20_000
+
+
+def test_a_header_without_end_is_not_parsed(tmp_path):
+    path = tmp_path / "w.safetensors"
+    length = 90_000_000  # safetensors itself stops at 100 MB
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    os.truncate(path, length + 8)
+    with pytest.raises(FormatError, match=r"not a whole safetensors file \(its header is to have 90000000 bytes, more"):
+        load_weights(tiny(), path)
+
+
+def test_weights_are_held_against_a_network_that_takes_no_memory(file):
+    with torch.device("meta"):
+        assert check_weights(tiny(), file) == METADATA
+        with pytest.raises(FormatError, match=r"not \(99,"):
+            check_weights(tiny(width=99), file)
 
 
 def test_numbers_that_are_not_finite_are_refused_and_the_module_stays_as_it_was(file):

@@ -1,4 +1,4 @@
-# What all rows of the comparison share: IFID's protocol, so many clips.
+# IFID's protocol, as many clips as the rows of the comparison have.
 clips = 160_000
 batch = 128
 recipes = [(1.0, dict())]

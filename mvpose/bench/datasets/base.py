@@ -162,7 +162,7 @@ def detected_keypoints(footage: Footage, cameras: Sequence[str]) -> dict[str, Ke
         f"{folder} has no 2D keypoints of two cameras. Put what `mvpose detect` found into {folder / 'keypoints2d'}, "
         f"one <camera>.npz each ({', '.join(cameras)}), or "
         + (
-            f"lay out a session with `python -m mvpose.bench.recon_datasets FOLDER --lay-out` and run `mvpose detect "
+            f"lay out a session with `mvpose bench recon --data FOLDER --lay-out` and run `mvpose detect "
             f"{folder / SESSION}`"
             if footage.cameras
             else "get the data set's videos or images to detect people in"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mvpose.recon.voxelpose.model import VoxelPose
 from mvpose.recon.voxelpose.pretrained import WEIGHTS
 from mvpose.recon.voxelpose.space import Space, room_of
 from mvpose.skeleton import skeleton_of
-from mvpose.training.weights import load_weights, read_metadata
+from mvpose.training.weights import check_weights, load_weights, read_metadata
 
 LEAST_SCORE = 0.3
 """A place less likely than this is empty."""
@@ -49,9 +50,12 @@ def load_voxelpose(path: Path | None = None) -> VoxelPose:
     path = WEIGHTS if path is None else path
     metadata = read_metadata(path)
     try:
-        network = VoxelPose(metadata["voxelpose"], metadata["width"], metadata["cube_cells"])
+        build = partial(VoxelPose, metadata["voxelpose"], metadata["width"], metadata["cube_cells"])
+        with torch.device("meta"):  # takes no memory, whatever size the file says
+            check_weights(build(), path)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not hold weights of VoxelPose; train some by configs/voxelpose") from error
+    network = build()
     load_weights(network, path)
     return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -13,6 +13,9 @@ from mvpose.recon.voxelpose.networks import CUBE_M, Finder, Found, Kind, Poser
 from mvpose.recon.voxelpose.space import Space
 from mvpose.skeleton import CLIP_SKELETON
 
+MAX_WIDTH, MAX_CUBE_CELLS = 128, 128
+"""Four times the published width, twice the cells: beyond, one person's cube alone takes more than 100 MB."""
+
 
 @dataclass(frozen=True)
 class People:
@@ -40,14 +43,16 @@ class VoxelPose(nn.Module):
         cube_cells: Voxels along a person's cube; 64 as published.
 
     Raises:
-        ValueError: The kind is neither, the width not even and 8 at least, or the cells no multiple of 4, 8 at least.
+        ValueError: The kind is neither, the width not an even number of 8 to ``MAX_WIDTH``, or the cells no multiple of
+            4 of 8 to ``MAX_CUBE_CELLS``.
     """
 
     joints = CLIP_SKELETON
 
     def __init__(self, kind: Kind = "planes", width: int = 32, cube_cells: int = 64) -> None:
         super().__init__()
-        if kind not in ("cubes", "planes") or width < 8 or width % 2 or cube_cells < 8 or cube_cells % 4:
+        possible = 8 <= width <= MAX_WIDTH and 8 <= cube_cells <= MAX_CUBE_CELLS
+        if kind not in ("cubes", "planes") or not possible or width % 2 or cube_cells % 4:
             raise ValueError(f"no VoxelPose is of {kind}, {width} channels and {cube_cells} cells")
         self.cube_cells = cube_cells
         self.finder = Finder(len(self.joints), kind, width)

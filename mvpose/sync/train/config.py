@@ -9,7 +9,7 @@ from typing import Any
 
 from mvpose.errors import FormatError
 from mvpose.sync.train.rows import ROWS, Row
-from mvpose.sync.train.scenes import IFID, Recipe
+from mvpose.sync.train.scenes import Recipe
 from mvpose.training.config import Plan, check_keys, check_plan, check_types, is_number, nearest, read_values
 
 
@@ -18,7 +18,7 @@ class Training(Plan):
     """What is trained, on what, for how long.
 
     Attributes:
-        row: Name in ``ROWS``: network, loss and optimiser.
+        row: Name of network, loss and optimiser.
         clips: Pairs of clips to train on, all processes together.
         batch: Pairs in a batch of one process.
         recipes: Weights, and what a batch is drawn from with that weight.
@@ -33,7 +33,7 @@ class Training(Plan):
 
     @property
     def network(self) -> Row:
-        """The row of the registry."""
+        """The row: one of ``ROWS``, unless a kind of training has rows of its own."""
         return ROWS[self.row]
 
     def course(self) -> dict[str, Any]:
@@ -52,7 +52,6 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 
 # The models of detector and occlusion are measured, not chosen by a config.
 _RECIPE = tuple(f.name for f in fields(Recipe) if f.name not in ("detector", "occlusion"))
-_LESS_THAN = IFID.whole_frames + 1  # frames; the classes of the paper's networks end there
 
 
 def read_training(path: Path, options: Sequence[str] = (), seed: int | None = None) -> Training:
@@ -94,13 +93,15 @@ def _recipes(found: object, path: Path) -> tuple[tuple[float, Recipe], ...]:
 
 def _check_recipe(recipe: Recipe, where: str) -> None:
     """Refuse what no pair can be drawn from."""
-    shares = all(0 <= share <= 1 for share in (recipe.wild, recipe.unrelated, recipe.absent))
+    shares = all(
+        0 <= share <= 1 for share in (recipe.wild, recipe.unrelated, recipe.absent, recipe.cropped, recipe.stranger)
+    )
     ranges = 0 <= recipe.noise[0] <= recipe.noise[1] and 0 < recipe.speed[0] <= recipe.speed[1]
     times = recipe.fps > 0 and (recipe.span_s is None or recipe.span_s > 0)
     for right, what in (
         (recipe.frames >= 2 and recipe.whole_frames >= 0, "frames below 2, or whole_frames below 0"),
         (times, "fps or span_s that is not above 0"),
-        (shares, "wild, unrelated or absent that is not within 0 … 1"),
+        (shares, "wild, unrelated, absent, cropped or stranger that is not within 0 … 1"),
         (ranges, "noise or speed that is not (low, high), or negative"),
     ):
         if not right:
@@ -119,9 +120,3 @@ def _check_values(training: Training, path: Path) -> None:
     for _, recipe in training.recipes:
         if recipe.unrelated and training.batch < 2:
             raise FormatError(f"{path}: a batch of 1 holds nobody else for unrelated pairs")
-        others = recipe.unrelated or recipe.phase or recipe.frames != IFID.frames
-        if not training.network.any_clips and (others or recipe.longest_offset_s * recipe.fps > _LESS_THAN + 1e-9):
-            raise FormatError(
-                f"{path}: {training.row} learns from related clips of {IFID.frames} frames that are less than "
-                f"{_LESS_THAN} frames apart; for other recipes choose lagformer or lagformer-rays"
-            )

@@ -1,121 +1,120 @@
-"""What each network is trained by; offsets are in frames, signed, ``t_b = t_a + offset``."""
+"""What InSynFormer is trained by besides its answer: the true offset is known, so the map between views should show it.
+
+Without these two losses the network stays at chance for 100,000 clips and more, for no untrained product of two views'
+features carries a signal; with them it leaves it within some thousand. ``mvpose bench clips`` shows both.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mvpose.sync.baselines.cnn_siamese import MatchedMotion
-from mvpose.sync.baselines.sesyn import FrameEmbeddings, mean_square_distances
-from mvpose.sync.insynformer import TENTHS, IntervalLogits
+from mvpose.sync.answers import LagPosterior
+from mvpose.sync.insynformer import Reading, distance_map
 
-_ORDER_WEIGHT = 0.1  # β of the paper
-_MARGIN = 0.5  # of CNNSiamese's triplets
-_ROUNDING = 1e-4  # frames; a whole number of frames, divided out of seconds in float32, is not one any more
+_GOLDEN = 0.6180339887  # multiples of it, less their whole parts, are spread evenly over 0 … 1
 
 
-@dataclass(frozen=True)
-class IntervalLabels:
-    """The classes of B offsets.
+def lag_loss(posterior: LagPosterior, offset_frames: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood of the true offsets (B,), frames; NaN says that a pair is unrelated."""
+    offset = (offset_frames * posterior.frame_s)[:, None]
+    related = torch.isfinite(offset)
+    log_density = posterior.log_density(torch.where(related, offset, 0.0))
+    return -torch.where(related, log_density, posterior.log_unrelated[:, None]).mean()
 
-    Attributes:
-        ex: (B,) whole frames of |offset|.
-        tenth: (B,) tenths of a frame beyond them.
-        order: (B,) 0 where the offset is negative, 1 where it is positive.
-        ordered: (B,) whether it is not zero.
+
+def guided(
+    answer_loss: Callable[[Any, Tensor], Tensor], guide: float = 0.3, contrast: float = 0.3
+) -> Callable[[Reading, Tensor], Tensor]:
+    """Return the loss of a reading: of its answer, and of its maps by so much.
+
+    Args:
+        answer_loss: Of ``Reading.answer``.
+        guide: Weight of ``guide_loss``.
+        contrast: Weight of ``contrastive_loss``.
     """
 
-    ex: Tensor
-    tenth: Tensor
-    order: Tensor
-    ordered: Tensor
+    def loss(reading: Reading, offset_frames: Tensor) -> Tensor:
+        total = answer_loss(reading.answer, offset_frames)
+        if reading.curves is None:
+            return total
+        a, b = reading.curves
+        shift = offset_frames * reading.frame_s / a.step_s
+        return total + map_loss(a.scaled(), b.scaled(), shift, a.clip, guide=guide, contrast=contrast)
+
+    return loss
 
 
-def interval_labels(offset_frames: Tensor, reach: int = 5) -> IntervalLabels:
-    """Return the classes of offsets (B,), frames, all within ``reach`` whole frames and their fraction."""
-    size = offset_frames.abs()
-    tenths = (TENTHS * (size + _ROUNDING)).long().clamp(max=TENTHS * (reach + 1) - 1)
-    return IntervalLabels(tenths // TENTHS, tenths % TENTHS, (offset_frames > 0).long(), size > _ROUNDING)
+def map_loss(a: Tensor, b: Tensor, shift: Tensor, clip: slice, *, guide: float = 0.3, contrast: float = 0.3) -> Tensor:
+    """Return what is wrong with the map between the moments of two views, by so much of either loss.
 
-
-def hxe_loss(output: IntervalLogits, offset_frames: Tensor, alpha: float = 0.1) -> Tensor:
-    """Return the hierarchical cross-entropy over root → whole frame → tenth, plus 0.1 of the order's cross-entropy.
-
-    Eqs. 6–9: ``−Σ λ(C) log P(C | parent of C)`` along the path to the true leaf, ``λ(C) = exp(−α h(C))``. Taken
-    literally, a height would weigh the leaves most, against the paper's own words (a larger α makes the classification
-    more generic) and against the code of Bertinetto et al. (2020), whom it follows. So h counts from the root: 1 for
-    a whole frame, 2 for a tenth.
+    Args:
+        a: (B, G, D) the first views at even moments.
+        b: (B, G, D) the second views.
+        shift: (B,) the true offsets, moments; NaN of unrelated pairs.
+        clip: The moments within the clips.
+        guide: Weight of ``guide_loss``.
+        contrast: Weight of ``contrastive_loss``.
     """
-    return _path_loss(output, offset_frames, exp(-alpha), exp(-2 * alpha))
+    total = a.new_zeros(())
+    if guide:
+        total = total + guide * guide_loss(a, b, shift)
+    if contrast:
+        total = total + contrast * contrastive_loss(a, b, shift, clip)
+    return total
 
 
-def ce_loss(output: IntervalLogits, offset_frames: Tensor) -> Tensor:
-    """Return the cross-entropies of whole frame and tenth, weighed alike, plus 0.1 of the order's.
+def guide_loss(a: Tensor, b: Tensor, shift: Tensor) -> Tensor:
+    """Return the cross-entropy of each moment's partner in the other view, as rows and columns of the map have it.
 
-    Independent of each other if the network's heads are (``conditional=False``).
+    The partner's time lies between two moments; the target is shared between them. Unrelated pairs have no partners.
+    Arguments are those of ``map_loss``.
     """
-    return _path_loss(output, offset_frames, 1.0, 1.0)
+    related = torch.isfinite(shift)
+    shift = torch.where(related, shift, 0.0)[:, None]
+    log_alike = distance_map(a, b)
+    count = log_alike.shape[-1]
+    moment = torch.arange(count, device=shift.device)
+
+    def partner_loss(scores: Tensor, partner: Tensor) -> Tensor:
+        low = partner.floor()
+        share, low = partner - low, low.long()
+        there = (low >= 0) & (low < count - 1) & related[:, None]
+        low = low.clamp(0, count - 2)
+        log_p = scores.log_softmax(-1)
+        here, after = (log_p.gather(-1, low[..., None] + k)[..., 0] for k in (0, 1))
+        return -(there * ((1 - share) * here + share * after)).sum() / there.sum().clamp(min=1)
+
+    there = partner_loss(log_alike, moment + shift)
+    return (there + partner_loss(log_alike.transpose(1, 2), moment - shift)) / 2
 
 
-def whole_frames_loss(output: IntervalLogits, offset_frames: Tensor) -> Tensor:
-    """Return the cross-entropy of the whole frames, plus 0.1 of the order's: the protocol of NTU-SYN and CMU-SYN."""
-    labels = interval_labels(offset_frames, output.ex.shape[1] - 1)
-    return functional.cross_entropy(output.ex, labels.ex) + _ORDER_WEIGHT * _order_loss(output, labels)
+def contrastive_loss(a: Tensor, b: Tensor, shift: Tensor, clip: slice) -> Tensor:
+    """Return InfoNCE (van den Oord et al. 2018): the same instant in the two views against the batch's other pairs.
 
-
-def _path_loss(output: IntervalLogits, offset_frames: Tensor, ex_weight: float, tenth_weight: float) -> Tensor:
-    if output.tenth is None:
-        raise ValueError("this network has no tenths: train it by whole_frames_loss")
-    labels = interval_labels(offset_frames, output.ex.shape[1] - 1)
-    given_ex = output.tenth[torch.arange(len(labels.ex), device=labels.ex.device), labels.ex]
-    return (
-        ex_weight * functional.cross_entropy(output.ex, labels.ex)
-        + tenth_weight * functional.cross_entropy(given_ex, labels.tenth)
-        + _ORDER_WEIGHT * _order_loss(output, labels)
-    )
-
-
-def _order_loss(output: IntervalLogits, labels: IntervalLabels) -> Tensor:
-    """Return the mean over all pairs; those that are simultaneous have no order and add nothing."""
-    return (functional.cross_entropy(output.order, labels.order, reduction="none") * labels.ordered).mean()
-
-
-def sesyn_loss(output: FrameEmbeddings, offset_frames: Tensor) -> Tensor:
-    """Return SeSyn-Net's self-supervised loss; the offsets are not looked at.
-
-    From each frame i of a to its soft nearest neighbour among the frames of b and back to a: the cross-entropy of
-    coming back to i, 0.7 of the mean distance from it, and 0.015 of how unevenly successive frames come back.
+    One instant of the time that both clips show, in each pair of which there is such a time; 0 if they are fewer than
+    eight. It takes views that have not seen each other yet, or the answer would leak. Arguments are those of
+    ``map_loss``.
     """
-    del offset_frames
-    there = (-output.distances).softmax(2) @ output.b
-    logits = -mean_square_distances(there, output.a)
-    frames = torch.arange(logits.shape[1], device=logits.device)
-    back = logits.softmax(2) @ frames.to(logits.dtype)  # (B, T)
-    return (
-        functional.cross_entropy(logits.flatten(0, 1), frames.repeat(len(logits)))
-        + 0.7 * (back - frames).abs().mean()
-        + 0.015 * (torch.diff(back, dim=1) - 1).abs().mean()
-    )
+    shift = torch.where(torch.isfinite(shift), shift, torch.inf)
+    first, last = float(clip.start), float(clip.stop - 1)
+    low, high = (first - shift).clamp(min=first), (last - shift).clamp(max=last)
+    row = torch.nonzero(high >= low)[:, 0]
+    if len(row) < 8:
+        return a.new_zeros(())
+    low, high, shift = low[row], high[row], shift[row]
+    at_a = low + (high - low) * (_GOLDEN * torch.arange(len(row), device=row.device) % 1)
 
+    def at(view: Tensor, time: Tensor) -> Tensor:
+        moment = time.floor().long().clamp(0, view.shape[1] - 2)
+        share = (time - moment)[:, None]
+        return (1 - share) * view[row, moment] + share * view[row, moment + 1]
 
-def cnnsiamese_loss(output: MatchedMotion, offset_frames: Tensor) -> Tensor:
-    """Return the triplet loss of the distances plus the cross-entropy of the signed whole frames.
-
-    An image of a is an anchor, the image of b nearest to it in time the positive, every other one of b a negative;
-    anchors that nothing of b is near to in time have no triplet.
-    """
-    reach = output.logits.shape[1] // 2
-    labels = interval_labels(offset_frames, reach)
-    signed = reach + torch.where(offset_frames < 0, -labels.ex, labels.ex)
-    n = output.distances.shape[1]
-    index = torch.arange(n, device=offset_frames.device)
-    positive = index + offset_frames.round().long()[:, None]  # (B, n): t_b = t_a + offset
-    overlaps = (positive >= 0) & (positive < n)
-    near = output.distances.gather(2, positive.clamp(0, n - 1)[..., None])
-    negative = overlaps[..., None] & (index != positive[..., None])
-    excess = torch.relu(near - output.distances + _MARGIN) * negative
-    return functional.cross_entropy(output.logits, signed) + excess.sum() / negative.sum().clamp(min=1)
+    of_a, of_b = at(a, at_a), at(b, at_a + shift)
+    alike = 2 * of_a @ of_b.T - of_a.square().sum(1)[:, None] - of_b.square().sum(1)[None]
+    same = torch.arange(len(row), device=row.device)
+    return (functional.cross_entropy(alike, same) + functional.cross_entropy(alike.T, same)) / 2

@@ -10,9 +10,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mvpose.sync.answers import TENTHS
 from mvpose.sync.clips import Decision
-from mvpose.sync.insynformer import TENTHS
-from mvpose.sync.train.losses import interval_labels
+
+_ROUNDING = 1e-4  # frames; a whole number of frames, divided out of seconds in float32, is not one any more
+
+
+@dataclass(frozen=True)
+class IntervalLabels:
+    """The classes of B offsets.
+
+    Attributes:
+        ex: (B,) whole frames of |offset|.
+        tenth: (B,) tenths of a frame beyond them.
+        order: (B,) 0 where the offset is negative, 1 where it is positive.
+        ordered: (B,) whether it is not zero.
+    """
+
+    ex: Tensor
+    tenth: Tensor
+    order: Tensor
+    ordered: Tensor
+
+
+def interval_labels(offset_frames: Tensor, reach: int = 5) -> IntervalLabels:
+    """Return the classes of offsets (B,), frames, all within ``reach`` whole frames and their fraction."""
+    size = offset_frames.abs()
+    tenths = (TENTHS * (size + _ROUNDING)).long().clamp(max=TENTHS * (reach + 1) - 1)
+    return IntervalLabels(tenths // TENTHS, tenths % TENTHS, (offset_frames > 0).long(), size > _ROUNDING)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The learned rows of the paper's tables 1 and 2: which network, trained by which loss, how."""
+"""The networks that ship, and what each is trained by; those that they are compared with stand with the bench."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvpose.sync.baselines.cnn_siamese import CNNSiamese
-from mvpose.sync.baselines.sesyn import SeSynNet
-from mvpose.sync.baselines.synnet import SynNet
 from mvpose.sync.insynformer import InSynFormer
-from mvpose.sync.lagformer import LagFormer, lag_loss
-from mvpose.sync.train.losses import ce_loss, cnnsiamese_loss, hxe_loss, sesyn_loss, whole_frames_loss
+from mvpose.sync.train.losses import guided, lag_loss
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the comparison.
+    """A network, and what it is trained by.
 
     Attributes:
         name: What it is called on the command line.
-        title: What it is called in the paper's tables.
+        title: What it is called in tables.
         build: Makes the network, untrained; its ``forward`` takes clip pairs, its ``decide`` what that returns.
         loss: Of the network's output and the offsets (B,), frames.
         learning_rate: The highest of its schedule.
@@ -46,40 +42,14 @@ class Row:
         return self.optimizer(network.parameters(), lr=self.learning_rate)
 
 
-_ADAMW = partial(torch.optim.AdamW, weight_decay=0.01)
-_SESYN_SGD = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=1e-4)
+ADAMW = partial(torch.optim.AdamW, weight_decay=0.01)
+GUIDED_ADAMW = partial(torch.optim.AdamW, weight_decay=0.01, betas=(0.9, 0.98))
 
-
-def comparison(*, whole_frames: bool = False) -> dict[str, Row]:
-    """Return the rows by name.
-
-    Args:
-        whole_frames: Whether offsets are whole numbers, as in NTU-SYN and CMU-SYN: no tenths, and the cross-entropy of
-            whole frames in place of CE and HXE.
-    """
-
-    def classifying(name: str, title: str, network: Callable[..., nn.Module], rate: float, *, hxe: bool) -> Row:
-        loss = hxe_loss if hxe else ce_loss
-        build = partial(network, conditional=hxe, whole_frames=whole_frames)
-        return Row(name, title, build, whole_frames_loss if whole_frames else loss, rate, _ADAMW)
-
-    mhsa = partial(InSynFormer, attention="mhsa")
-    siamese = partial(CNNSiamese, whole_frames=whole_frames)
-    rays = partial(LagFormer, rays=True)
-    rows = (
-        classifying("synnet-ce", "SynNet + CE", SynNet, 1e-3, hxe=False),
-        classifying("synnet-hxe", "SynNet + HXE", SynNet, 1e-3, hxe=True),
-        Row("sesyn", "SeSyn-Net", SeSynNet, sesyn_loss, 0.005, _SESYN_SGD),
-        Row("cnnsiamese", "CNNSiamese", siamese, cnnsiamese_loss, 1e-3, _ADAMW),
-        classifying("insynformer-ce-mhsa", "InSynFormer + CE + MHSA", mhsa, 1e-3, hxe=False),
-        classifying("insynformer-hxe-mhsa", "InSynFormer + HXE + MHSA", mhsa, 1e-3, hxe=True),
-        classifying("insynformer-ce", "InSynFormer + CE + TSA + CVA", InSynFormer, 1e-3, hxe=False),
-        classifying("insynformer-hxe", "InSynFormer + HXE + TSA + CVA", InSynFormer, 1e-3, hxe=True),
-        Row("lagformer", "LagFormer (ours)", LagFormer, lag_loss, 1e-3, _ADAMW, any_clips=True),
-        Row("lagformer-rays", "LagFormer, calibrated rays (ours)", rays, lag_loss, 1e-3, _ADAMW, any_clips=True),
+ROWS: dict[str, Row] = {
+    name: Row(name, title, partial(InSynFormer, rays=rays), guided(lag_loss), 2e-3, GUIDED_ADAMW, any_clips=True)
+    for name, title, rays in (
+        ("insynformer", "InSynFormer", False),
+        ("insynformer-rays", "InSynFormer, calibrated rays", True),
     )
-    return {row.name: row for row in rows}
-
-
-ROWS: dict[str, Row] = comparison()
-"""The rows under IFID's protocol, in the order of the tables."""
+}
+"""What ``mvpose train`` trains, by name."""

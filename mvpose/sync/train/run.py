@@ -1,4 +1,4 @@
-"""Training of a row of the comparison: pairs of clips drawn on the way, weights out."""
+"""Training of a row: pairs of clips drawn on the way, weights out."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ frame before it where clips are windows of a recording (``Recipe.phase``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ from mvpose.skeleton import CLIP_SKELETON
 from mvpose.sync.clips import ClipPairs
 from mvpose.synthetic.noise import DetectorNoise
 from mvpose.training.motions import RATE_HZ, MotionBank
-from mvpose.training.noise import Occlusion, observe
+from mvpose.training.noise import Occlusion, held, observe
+
+_CONFUSED = 0.3  # of a body's height: a joint as close as that to a stranger's may be taken for it
+_CONFUSED_S = 0.3  # how long, on average
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Recipe:
         mirror: Whether half of the people are mirrored.
         unrelated: Share of pairs that show different people, or one person at different times.
         absent: Share of pairs whose keypoint set lacks one joint.
+        cropped: Share of views of which the picture's edge, or a table, hides the body below some height throughout.
+        stranger: Share of pairs with somebody else close by, whose joints the detector takes for the person's at times.
         phase: Whether clips are windows of a recording, whose first frame comes up to a frame after they open; times
             and offsets then count from the opening.
     """
@@ -50,6 +55,8 @@ class Recipe:
     mirror: bool = False
     unrelated: float = 0.0
     absent: float = 0.0
+    cropped: float = 0.0
+    stranger: float = 0.0
     phase: bool = False
     detector: DetectorNoise = field(default_factory=DetectorNoise)
     occlusion: Occlusion = field(default_factory=Occlusion)
@@ -183,6 +190,10 @@ def draw_pairs(generator: torch.Generator, bank: MotionBank, recipe: Recipe, cou
     time_s = (opening + torch.arange(recipe.frames)) / recipe.fps
     world_s = scenes.first_s[..., None] + time_s
     xy, height = scenes.project(world_s)
+    if recipe.stranger:
+        xy = _taken_for_a_stranger(generator, scenes, xy, height, world_s, recipe.stranger)
+    if recipe.cropped:
+        xy = _cropped(generator, xy, recipe.cropped)
     xy, score = observe(
         generator,
         xy.flatten(0, 1),
@@ -200,6 +211,37 @@ def draw_pairs(generator: torch.Generator, bank: MotionBank, recipe: Recipe, cou
     score = score.masked_fill(absent[:, None, None], 0.0)
     pairs = ClipPairs(xy, score, time_s, scenes.K, scenes.cam_from_world, scenes.size_px)
     return LabelledPairs(pairs, scenes.offset_s, 1 / recipe.fps, scenes)
+
+
+def _taken_for_a_stranger(
+    generator: torch.Generator, scenes: Scenes, xy: Tensor, height_px: Tensor, world_s: Tensor, share: float
+) -> Tensor:
+    """Let the detector find joints (B, 2, T, J, 2) on somebody beside the person, where the two are close in the image.
+
+    The stranger moves as the next pair's person does, half a metre to two away.
+    """
+    count = len(xy)
+    turn = 2 * torch.pi * torch.rand(count, 1, generator=generator)
+    away = 0.5 + 1.5 * torch.rand(count, 1, 1, generator=generator)
+    place = scenes.place_m + away * torch.stack([turn.cos(), turn.sin()], dim=-1)
+    of_next = {
+        name: getattr(scenes, name).roll(1, 0) for name in ("clip", "start_s", "speed", "mirror", "turn", "origin_m")
+    }
+    other, _ = replace(scenes, place_m=place, **of_next).project(world_s)
+    near = (other - xy).norm(dim=-1) < _CONFUSED * height_px[..., None]  # not where either is out of view
+    views = held(generator, world_s.flatten(0, 1), _CONFUSED_S, xy.shape[3]).unflatten(0, (count, 2))
+    there = torch.rand(count, generator=generator) < share
+    return torch.where((there[:, None, None, None] & near & (views < 0.5))[..., None], other, xy)
+
+
+def _cropped(generator: torch.Generator, xy: Tensor, share: float) -> Tensor:
+    """Hide in a share of views what is below a height of the body, (B, 2, T, J, 2)."""
+    middle = torch.nan_to_num(xy[:, :, xy.shape[2] // 2, :, 1], nan=torch.inf)
+    low = middle.amin(-1, keepdim=True)
+    high = torch.where(torch.isfinite(middle), middle, -torch.inf).amax(-1, keepdim=True)
+    edge = low + (0.4 + 0.6 * torch.rand(len(xy), 2, 1, generator=generator)) * (high - low)
+    there = torch.rand(len(xy), 2, 1, generator=generator) < share
+    return xy.masked_fill((there & (middle > edge))[:, :, None, :, None], float("nan"))
 
 
 def draw_scenes(generator: torch.Generator, bank: MotionBank, recipe: Recipe, count: int) -> Scenes:

@@ -184,4 +184,4 @@ def test_files_that_hold_no_voxelpose_are_named(tmp_path):
     from mvpose.sync.pretrained import WEIGHTS
 
     with pytest.raises(FormatError, match="does not hold weights of VoxelPose"):
-        load_voxelpose(WEIGHTS / "lagformer.safetensors")
+        load_voxelpose(WEIGHTS / "insynformer.safetensors")

@@ -67,9 +67,33 @@ def test_both_kinds_find_and_pose(kind):
     assert all(np.isfinite(p.grad.numpy()).all() for p in poser.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("changed", [{"width": -4}, {"cube_cells": 39}, {"cube_cells": "40"}, {"voxelpose": "balls"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"width": -4},
+        {"width": 10_000},  # 5 GB
+        {"width": 10**30},
+        {"cube_cells": 39},
+        {"cube_cells": 400},
+        {"cube_cells": "40"},
+        {"voxelpose": "balls"},
+    ],
+)
 def test_weights_of_impossible_networks_are_refused(tmp_path, changed):
     path = tmp_path / "odd.safetensors"
     save_weights(VoxelPose("planes", 8, 8), path, {"voxelpose": "planes", "width": 8, "cube_cells": 8} | changed)
     with pytest.raises(FormatError, match=r"odd\.safetensors does not hold weights of VoxelPose"):
         load_voxelpose(path)
+
+
+def test_networks_that_are_not_in_the_file_are_refused_before_they_are_built(tmp_path, monkeypatch):
+    path = tmp_path / "wide.safetensors"
+    save_weights(VoxelPose("cubes", 8, 8), path, {"voxelpose": "cubes", "width": 128, "cube_cells": 8})
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", lambda tensor, *_, **__: _only_of_no_memory(tensor))
+    with pytest.raises(FormatError, match=r"wide\.safetensors holds the weights of another network"):
+        load_voxelpose(path)
+
+
+def _only_of_no_memory(tensor):
+    assert tensor.is_meta
+    return tensor

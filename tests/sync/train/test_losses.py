@@ -1,144 +1,86 @@
-from math import exp, log
+import math
 
 import pytest
 import torch
 
-from mvpose.sync.baselines.cnn_siamese import MatchedMotion
-from mvpose.sync.baselines.sesyn import FrameEmbeddings
-from mvpose.sync.insynformer import IntervalLogits
-from mvpose.sync.train.losses import (
-    ce_loss,
-    cnnsiamese_loss,
-    hxe_loss,
-    interval_labels,
-    sesyn_loss,
-    whole_frames_loss,
-)
+from mvpose.sync.answers import LagPosterior
+from mvpose.sync.insynformer import Curves, Reading
+from mvpose.sync.train.losses import contrastive_loss, guide_loss, guided, lag_loss, map_loss
 
 torch.set_num_threads(1)
+NAN = float("nan")
+CLIP = slice(12, 21)
 
 
-def undecided(count=1):
-    return IntervalLogits(torch.zeros(count, 6), torch.zeros(count, 6, 10), torch.zeros(count, 2))
+def posterior(mean_s, unrelated=0.2, count=1):
+    weight = torch.full((count, 1), 1 - unrelated).log()
+    sigma, gone = torch.full((count, 1), 0.01), torch.full((count,), unrelated).log()
+    return LagPosterior(weight, torch.full((count, 1), mean_s), sigma, gone, torch.full((count,), 0.1), 0.65)
 
 
-# Labels.
+def views(shift, count=16, moments=34, size=3.0):
+    """Two views (B, G, D) of curves that are alike where b is ``shift`` moments later, between moments linearly."""
+    long = size * torch.randn(count, moments + 40, 6, generator=torch.Generator().manual_seed(0))
+    time = torch.arange(moments) + 20 - shift
+    low = math.floor(time[0])
+    share = time[0] - low
+    b = (1 - share) * long[:, low : low + moments] + share * long[:, low + 1 : low + 1 + moments]
+    return long[:, 20 : 20 + moments], b
 
 
-def test_labels_are_whole_frames_and_tenths_of_the_size_and_the_sign():
-    labels = interval_labels(torch.tensor([0.0, 0.04, 2.35, -2.35, 5.99999, -5.95]))
-    assert labels.ex.tolist() == [0, 0, 2, 2, 5, 5]
-    assert labels.tenth.tolist() == [0, 0, 3, 3, 9, 9]
-    assert labels.order.tolist() == [0, 1, 1, 0, 1, 0]
-    assert labels.ordered.tolist() == [False, True, True, True, True, True]
+def test_the_loss_is_the_mean_surprise():
+    here, gone = (lag_loss(posterior(-0.234), torch.tensor([frames])) for frames in (-2.34, NAN))
+    peak = 0.8 * 0.999 / (0.01 * math.sqrt(2 * math.pi))
+    assert float(here) == pytest.approx(-math.log(peak), abs=1e-3)
+    assert float(gone) == pytest.approx(-math.log(0.2), abs=1e-5)
 
 
-def test_whole_frames_survive_the_way_through_seconds():
-    whole = torch.arange(-30, 31).float()
-    for frame_s in (1 / 10, 1 / 25, 1 / 30, 1 / 60):
-        labels = interval_labels((whole * frame_s) / frame_s, reach=30)
-        assert torch.equal(labels.ex, whole.abs().long())
-        assert (labels.tenth == 0).all()
+@pytest.mark.parametrize("loss", [lambda a, b, o: guide_loss(a, b, o), lambda a, b, o: contrastive_loss(a, b, o, CLIP)])
+@pytest.mark.parametrize("shift", [0, 3, -5])
+def test_a_map_that_shows_the_offset_costs_little(loss, shift):
+    a, b = views(shift)
+    right, wrong = (loss(a, b, torch.full((16,), float(o))) for o in (shift, shift + 3))
+    assert right < 0.05
+    assert wrong > 10
+    assert loss(a, b, torch.full((16,), NAN)) == 0
 
 
-# HXE and CE.
+def test_between_two_moments_either_is_a_partner():
+    # Two moments that are equally alike share a half each: an entropy of log 2 at best.
+    a = torch.zeros(1, 34, 1)
+    a[0, :, 0] = 10 * torch.arange(34)
+    assert guide_loss(a, a - 5, torch.tensor([0.5])).item() == pytest.approx(math.log(2), abs=0.01)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.5])
-def test_hxe_weighs_each_edge_of_the_path_by_its_height(alpha):
-    expected = exp(-alpha) * log(6) + exp(-2 * alpha) * log(10) + 0.1 * log(2)
-    assert hxe_loss(undecided(), torch.tensor([2.35]), alpha).item() == pytest.approx(expected)
+def test_the_contrast_is_of_common_time_alone():
+    a, b = views(11)  # clips of 9 moments, 11 apart, have none
+    assert contrastive_loss(a, b, torch.full((16,), 11.0), CLIP) == 0
+    few = torch.full((16,), 11.0)
+    few[:7] = 2.0
+    assert contrastive_loss(a, b, few, CLIP) == 0  # seven are no batch
+    few[:8] = 2.0
+    assert contrastive_loss(a, b, few, CLIP) > 1
 
 
-def test_a_larger_alpha_makes_it_more_generic():
-    logits = IntervalLogits(
-        *(part.requires_grad_() for part in (torch.zeros(1, 6), torch.zeros(1, 6, 10))), torch.zeros(1, 2)
-    )
-    share = []
-    for alpha in (0.0, 0.1, 1.0):
-        ex, tenth = torch.autograd.grad(hxe_loss(logits, torch.tensor([2.35]), alpha), (logits.ex, logits.tenth))
-        share.append((ex.abs().sum() / tenth.abs().sum()).item())
-    assert share[0] < share[1] < share[2]
+def test_losses_are_weighed_and_exchange_with_the_views():
+    a, b = views(2, size=0.5)
+    shift = torch.full((16,), 2.0)
+    parts = guide_loss(a, b, shift), contrastive_loss(a, b, shift, CLIP)
+    found = map_loss(a, b, shift, CLIP, guide=0.5, contrast=2.0)
+    assert found.item() == pytest.approx(0.5 * parts[0].item() + 2 * parts[1].item(), rel=1e-5)
+    assert guide_loss(b, a, -shift).item() == pytest.approx(parts[0].item(), rel=1e-5)
+    assert map_loss(a, b, shift, CLIP, guide=0, contrast=0) == 0
 
 
-def test_only_tenths_of_the_true_frame_are_taught():
-    tenth = torch.zeros(1, 6, 10, requires_grad=True)
-    hxe_loss(IntervalLogits(torch.zeros(1, 6), tenth, torch.zeros(1, 2)), torch.tensor([-4.75])).backward()
-    assert tenth.grad.abs().sum(2)[0].nonzero().flatten().tolist() == [4]
-    assert tenth.grad[0, 4].argmin() == 7
-
-
-def test_the_path_s_probability_is_the_leaf_s():
-    torch.manual_seed(0)
-    output = IntervalLogits(torch.randn(1, 6), torch.randn(1, 6, 10), torch.zeros(1, 2))
-    leaves = torch.cat([torch.arange(60) / 10 + 0.05])
-    # −log P(C_ij) with α = 0, eq. 6; the 60 leaves add up to 1.
-    surprise = torch.stack([hxe_loss(output, leaf[None], 0.0) for leaf in leaves]) - 0.1 * log(2)
-    assert torch.exp(-surprise).sum().item() == pytest.approx(1.0, rel=1e-5)
-    for leaf in leaves[::7]:
-        assert ce_loss(output, leaf[None]).item() == pytest.approx(hxe_loss(output, leaf[None], 0.0).item())
-
-
-@pytest.mark.parametrize("loss", [hxe_loss, ce_loss, whole_frames_loss])
-def test_the_order_is_worth_a_tenth_and_nothing_where_there_is_none(loss):
-    output = undecided(2)
-    right = IntervalLogits(output.ex, output.tenth, torch.tensor([[50.0, 0], [0, 50]]))
-    ordered, simultaneous = torch.tensor([-2.0, 2.0]), torch.zeros(2)
-    gain = loss(output, ordered) - loss(right, ordered)
-    assert gain.item() == pytest.approx(0.1 * log(2), rel=1e-5)
-    assert loss(output, simultaneous).item() == pytest.approx(loss(right, simultaneous).item())
-
-
-def test_whole_frames_are_taught_alone():
-    without = IntervalLogits(torch.zeros(1, 6), None, torch.zeros(1, 2))
-    for whole in range(-5, 6):
-        sure = IntervalLogits(50 * torch.eye(6)[[abs(whole)]], None, torch.tensor([[0.0, 100.0 * whole]]))
-        assert whole_frames_loss(sure, torch.tensor([float(whole)])).item() == pytest.approx(0, abs=1e-6)
-    assert whole_frames_loss(without, torch.tensor([3.0])).item() == pytest.approx(log(6) + 0.1 * log(2))
-    with pytest.raises(ValueError, match="train it by whole_frames_loss"):
-        hxe_loss(without, torch.tensor([3.0]))
-
-
-# SeSyn-Net.
-
-
-def test_frames_that_find_their_way_back_cost_nothing():
-    taken = 10 * torch.arange(5.0)[None, :, None]
-    assert sesyn_loss(FrameEmbeddings(taken, taken.flip(1)), torch.zeros(1)).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_frames_that_look_alike_come_back_to_the_middle():
-    alike = FrameEmbeddings(torch.zeros(2, 5, 3), torch.zeros(2, 5, 3))
-    # From 0 … 4 back to 2: 1.2 away on average, and successive ones are 0 apart in place of 1.
-    assert sesyn_loss(alike, torch.zeros(2)).item() == pytest.approx(log(5) + 0.7 * 1.2 + 0.015)
-
-
-# CNNSiamese.
-
-
-def matched(n, diagonal):
-    """Distances that are 0 where b's image is ``diagonal`` after a's and 1 elsewhere; undecided of the class."""
-    distances = 1 - torch.diag(torch.ones(n - abs(diagonal)), diagonal)
-    return MatchedMotion(distances[None], torch.zeros(1, 11))
-
-
-@pytest.mark.parametrize(("offset", "diagonal"), [(0.0, 0), (1.3, 1), (-2.0, -2), (1.6, 2)])
-def test_images_of_one_time_are_to_be_nearer_than_others_by_the_margin(offset, diagonal):
-    assert cnnsiamese_loss(matched(4, diagonal), torch.tensor([offset])).item() == pytest.approx(log(11))
-    wrong = cnnsiamese_loss(matched(4, -diagonal if diagonal else 1), torch.tensor([offset])).item()
-    assert wrong > log(11) + 0.3
-    close = MatchedMotion(0.2 * matched(4, diagonal).distances, torch.zeros(1, 11))
-    assert cnnsiamese_loss(close, torch.tensor([offset])).item() == pytest.approx(log(11) + 0.3)
-
-
-def test_clips_that_do_not_overlap_have_no_triplet():
-    for offset in (4.7, -5.2):
-        assert cnnsiamese_loss(matched(4, 0), torch.tensor([offset])).item() == pytest.approx(log(11))
-
-
-@pytest.mark.parametrize(
-    ("offset", "label"), [(-5.9, 0), (-5.0, 0), (-0.4, 5), (0.0, 5), (0.9, 5), (1.0, 6), (5.99999, 10)]
-)
-def test_the_class_is_the_offset_towards_zero(offset, label):
-    output = MatchedMotion(matched(4, round(offset) if abs(offset) < 4 else 0).distances, 50 * torch.eye(11)[[label]])
-    assert cnnsiamese_loss(output, torch.tensor([offset])).item() == pytest.approx(0, abs=1e-6)
+def test_a_reading_is_judged_by_its_answer_and_its_maps():
+    a, b = (v.transpose(1, 2)[:, None] for v in views(2))
+    none, gain = torch.zeros(16, 1, 1, 1), torch.zeros(1)
+    curves = tuple(Curves(points, none, gain, CLIP, 34, 0.05) for points in (a, b))
+    answer, frame_s = posterior(0.1, count=16), torch.full((16,), 0.1)
+    right, wrong = torch.ones(16), -torch.ones(16)  # frames, of two moments each
+    loss = guided(lag_loss)
+    plain = [lag_loss(answer, offset) for offset in (right, wrong)]
+    assert loss(Reading(answer, curves, frame_s), right) - plain[0] < 0.05
+    assert loss(Reading(answer, curves, frame_s), wrong) - plain[1] > 5
+    assert loss(Reading(answer, None, frame_s), wrong) == plain[1]
+    assert guided(lag_loss, 0, 0)(Reading(answer, curves, frame_s), wrong) == plain[1]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mvpose.sync.clips import Decision
-from mvpose.sync.train.metrics import join_decisions, score_decisions
+from mvpose.sync.train.metrics import interval_labels, join_decisions, score_decisions
 
 TRUTH = torch.tensor([0.25, -1.25, 3.95, -5.0])
 
@@ -68,3 +68,22 @@ def test_joined_decisions_score_like_the_whole():
     parts = [decision([0], [2], [0.2], [0.1]), decision([2, 3, 5], [3, 9, 1], [-2.3, 3.9, 5.1], [0.2, 0.3, 0.4])]
     assert score_decisions(join_decisions(parts), TRUTH, 0.1) == score_decisions(whole, TRUTH, 0.1)
     assert join_decisions([decision([0], None, [0.0])]).tenth is None
+
+
+# Labels.
+
+
+def test_labels_are_whole_frames_and_tenths_of_the_size_and_the_sign():
+    labels = interval_labels(torch.tensor([0.0, 0.04, 2.35, -2.35, 5.99999, -5.95]))
+    assert labels.ex.tolist() == [0, 0, 2, 2, 5, 5]
+    assert labels.tenth.tolist() == [0, 0, 3, 3, 9, 9]
+    assert labels.order.tolist() == [0, 1, 1, 0, 1, 0]
+    assert labels.ordered.tolist() == [False, True, True, True, True, True]
+
+
+def test_whole_frames_survive_the_way_through_seconds():
+    whole = torch.arange(-30, 31).float()
+    for frame_s in (1 / 10, 1 / 25, 1 / 30, 1 / 60):
+        labels = interval_labels((whole * frame_s) / frame_s, reach=30)
+        assert torch.equal(labels.ex, whole.abs().long())
+        assert (labels.tenth == 0).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvpose.errors import FormatError
+from mvpose.recon.voxelpose.model import MAX_CUBE_CELLS, MAX_WIDTH
 from mvpose.recon.voxelpose.train.scenes import Recipe
 from mvpose.training.config import Plan, check_keys, check_plan, check_types, read_values
 
@@ -98,5 +99,7 @@ def _check_values(training: Training, path: Path) -> None:
     for key in ("cube_cells", "part"):
         if getattr(training, key) < 8 or getattr(training, key) % 4:
             raise FormatError(f"{path}: {key} is {getattr(training, key)}, not a multiple of 4 above 4")
-    if training.width < 8 or training.width % 2:
-        raise FormatError(f"{path}: width is {training.width}, not an even number of at least 8")
+    if training.cube_cells > MAX_CUBE_CELLS:
+        raise FormatError(f"{path}: cube_cells is {training.cube_cells}, above {MAX_CUBE_CELLS}")
+    if not 8 <= training.width <= MAX_WIDTH or training.width % 2:
+        raise FormatError(f"{path}: width is {training.width}, not an even number of 8 to {MAX_WIDTH}")

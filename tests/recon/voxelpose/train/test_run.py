@@ -157,6 +157,8 @@ def test_scenes_are_drawn_and_learned_from_where_the_network_is(kind, motion, el
         ("cube_cells=42", "cube_cells is 42, not a multiple of 4"),
         ("scenes=0", "scenes is 0, not above 0"),
         ("width=7", "width is 7, not an even number"),
+        ("width=130", "width is 130, not an even number of 8 to 128"),
+        ("cube_cells=132", "cube_cells is 132, above 128"),
         ("scene=3", "there is no 'scene'; did you mean 'scenes'"),
         ("recipe={'camera': (2, 3)}", "recipe: there is no 'camera'; did you mean 'cameras'"),
         ("recipe={'cameras': (1, 3)}", "cameras that are not"),

@@ -1,2 +1,0 @@
-_base_ = ["_base_/schedule.py"]
-row = "insynformer-hxe-mhsa"

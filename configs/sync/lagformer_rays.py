@@ -1,3 +1,0 @@
-# The same for calibrated cameras.
-_base_ = ["lagformer.py"]
-row = "lagformer-rays"
