@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 
 Verdict = Literal["good", "doubtful"]
+_MOST_S = 1e12  # of an offset, or of its variance where nothing is known of it
+_FASTEST = 1e3  # of a rate: no slow motion is slower
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class Clock:
         object.__setattr__(self, "cov", np.asarray(self.cov, dtype=float))
         if self.cov.shape != (2, 2) or not np.allclose(self.cov, self.cov.T, atol=1e-12):
             raise ValueError(f"clock of {self.camera}: cov must be a symmetric (2, 2) matrix")
-        if not (np.isfinite(self.offset_s) and np.isfinite(self.rate) and np.isfinite(self.cov).all()):
-            raise ValueError(f"clock of {self.camera}: values must be finite")
-        if self.rate <= 0:
-            raise ValueError(f"clock of {self.camera}: rate must be positive")
+        jumps = np.reshape(np.asarray(self.jumps, dtype=float), (-1, 2))
+        if not all(np.abs(v).max(initial=0.0) <= _MOST_S for v in (self.offset_s, self.epoch_s, self.cov, jumps)):
+            raise ValueError(f"clock of {self.camera}: values must be finite, and seconds")
+        if not 1 / _FASTEST <= self.rate <= _FASTEST:
+            raise ValueError(f"clock of {self.camera}: rate must be finite, positive and near 1")
 
     def to_session(self, t_camera_s: np.ndarray | float) -> np.ndarray:
         """Map the camera's own times (...) to session times, seconds."""

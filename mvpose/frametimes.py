@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mvpose.errors import SessionError
+from mvpose.inputs import read_text
 
 log = logging.getLogger(__name__)
 
 # Median interval between frames outside of which times cannot be seconds.
 _PLAUSIBLE_INTERVAL_S = (1e-4, 5.0)
+_LARGEST_BYTES = 500_000_000
+_NAMES_CAMERA = frozenset({"cam", "camera", "cam_id", "camera_id", "camera_name", "cam_name", "port"})
 _NAMES_TIME = re.compile(r"time|second|pts|^t(_s)?$")
 
 
@@ -70,7 +73,8 @@ def read_timestamps(camera: str, path: Path) -> np.ndarray:
     """Read when a camera's frames were taken from a table with one row a frame.
 
     The column of times is the only one of numbers, or the only one whose heading speaks of time. Cells are separated by
-    semicolons, tabs, commas or spaces.
+    semicolons, tabs, commas or spaces. Where a column says of which camera a row is, as in Caliscope's ``cam_id``, the
+    camera's own rows are taken.
 
     Returns:
         (T,) strictly increasing seconds, as they stand.
@@ -79,8 +83,10 @@ def read_timestamps(camera: str, path: Path) -> np.ndarray:
         SessionError: The column cannot be told, or the times do not increase or are not seconds.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
+        lines = read_text(path, _LARGEST_BYTES).splitlines()
+    except OSError as error:
+        raise SessionError(f"{camera}: {path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
         raise SessionError(f"{camera}: {path} cannot be read as text ({error}).") from error
     rows = [row for row in (line.strip().lstrip("#").strip() for line in lines) if row]
     if not rows:
@@ -88,6 +94,8 @@ def read_timestamps(camera: str, path: Path) -> np.ndarray:
     delimiter = next((d for d in (";", "\t", ",") if d in rows[len(rows) // 2]), None)
     table = [_cells(row, delimiter) for row in rows]
     header = [] if any(np.isfinite(_number(cell)) for cell in table[0]) else table.pop(0)
+    if len(header) == len(table[0] if table else ()):
+        header, table = _own_rows(camera, path, header, table)
     column = _time_column(camera, path, header, table[len(table) // 2] if table else [])
     times = np.array([_number(cells[column]) if column < len(cells) else np.nan for cells in table])
     try:
@@ -102,6 +110,28 @@ def read_timestamps(camera: str, path: Path) -> np.ndarray:
             "%s: %d of %d times in %s did not increase and were interpolated", camera, repaired, len(times), path
         )
     return times
+
+
+def _own_rows(camera: str, path: Path, header: list[str], table: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Keep the rows of one camera, without the column that names cameras; all where none does, or all are of one.
+
+    Raises:
+        SessionError: Several cameras share the table, and the names do not tell which is this one.
+    """
+    column = next((index for index, name in enumerate(header) if name.strip().lower() in _NAMES_CAMERA), None)
+    if column is None:
+        return header, table
+    found = {row[column] for row in table if column < len(row)}
+    # Caliscope's videos are cam_0.mp4, pyxy3d's port_0.mp4.
+    own = found & {camera, *(camera.removeprefix(prefix) for prefix in ("cam_", "port_"))}
+    if len(found) > 1 and len(own) != 1:
+        known = ", ".join(sorted(found)[:20])
+        raise SessionError(
+            f"{camera}: {path} holds the rows of several cameras, by its column {header[column]}: {known}. None of "
+            f"these is {camera}; write the cameras' names into that column, or give each camera a file of its own."
+        )
+    rows = [row for row in table if column < len(row) and (len(found) == 1 or row[column] in own)]
+    return header[:column] + header[column + 1 :], [row[:column] + row[column + 1 :] for row in rows]
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:

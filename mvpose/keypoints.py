@@ -10,6 +10,10 @@ from mvpose.errors import SessionError
 from mvpose.skeleton import Skeleton
 
 UNTRACKED = -1
+LATEST_S = 1e11
+"""A time that is later is no time; in the year 5138, floats still hold 0.01 ms of it."""
+
+_FARTHEST_PX = 1e6  # from an image's corner, where nobody's joint is
 
 _USUAL, _REPEATED = 0.9, 0.2  # quantile of displacements between frames; share of it that repeats stay below
 _BRIDGED_S = 0.18  # gaps that are surely interpolated later, which recon.align does up to 0.2 s
@@ -23,7 +27,7 @@ class Keypoints2D:
         camera: The camera's name.
         time_s: (T,) time of each frame on the camera's own clock, seconds, strictly increasing.
         frame_ptr: (T + 1,) frame ``f`` owns the rows ``frame_ptr[f]:frame_ptr[f + 1]``.
-        xy_px: (N, J, 2) distorted pixels of the displayed image; NaN where missing.
+        xy_px: (N, J, 2) distorted pixels of the displayed image; NaN where missing, which a place far off any image is.
         score: (N, J) confidence in [0, 1]; 0 where missing.
         track_id: (N,) identity of the person within this camera; −1 where untracked.
         skeleton: The joints, in order.
@@ -58,11 +62,11 @@ class Keypoints2D:
             )
         if self.time_s.ndim != 1 or self.frame_ptr.shape != (len(self.time_s) + 1,):
             raise ValueError(f"{self.camera}: frame_ptr must have one more entry than the {len(self.time_s)} frames")
-        if not np.isfinite(self.time_s).all() or (np.diff(self.time_s) <= 0).any():
+        if not (np.abs(self.time_s) <= LATEST_S).all() or (np.diff(self.time_s) <= 0).any():
             raise ValueError(f"{self.camera}: frame times must be finite and increase")
         if self.frame_ptr[0] != 0 or self.frame_ptr[-1] != n or (np.diff(self.frame_ptr) < 0).any():
             raise ValueError(f"{self.camera}: frame_ptr must rise from 0 to the number of detections, {n}")
-        missing = ~np.isfinite(self.xy_px).all(axis=-1)
+        missing = ~(np.abs(self.xy_px) <= _FARTHEST_PX).all(axis=-1)
         if missing.any():
             put("xy_px", np.where(missing[..., None], np.nan, self.xy_px))
             put("score", np.where(missing, 0.0, self.score))
@@ -71,7 +75,7 @@ class Keypoints2D:
         box = keypoint_boxes(self.xy_px) if self.bbox_px is None else np.asarray(self.bbox_px, dtype=np.float64)
         if box.shape != (n, 4):
             raise ValueError(f"{self.camera}: bbox_px must be (N, 4)")
-        put("bbox_px", box)
+        put("bbox_px", np.where(np.abs(box) <= _FARTHEST_PX, box, np.nan))
 
     @property
     def n_frames(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mvpose.calib.files import Units, read_rig
-from mvpose.calib.rig import CameraRig, match_sizes
+from mvpose.calib.rig import CameraRig, listed, match_sizes
 from mvpose.clock import Clocks, unsynchronised_clocks
 from mvpose.detect.base import PoseDetector
 from mvpose.detect.choose import choose_detector
@@ -31,6 +31,7 @@ from mvpose.formats.results import (
     write_offsets,
     write_poses,
 )
+from mvpose.inputs import open_file
 from mvpose.keypoints import AlignedKeypoints, Keypoints2D
 from mvpose.poses import Poses3D, Reconstruction
 from mvpose.recon.align import AlignedTracks, align, timeline
@@ -136,6 +137,8 @@ def open_recording(path: Path, settings: Settings) -> Recording:
     rig = (
         None if settings.calib is None else _covering(read_rig(settings.calib, units=settings.units), session, settings)
     )
+    if settings.checkpoint is not None:
+        open_file(settings.checkpoint).close()  # its digest is taken before anybody reads it
     if rig is None and "epipolar" in settings.pair_methods:
         raise SyncError("epipolar geometry needs a calibration: give --calib, or another --method")
     if settings.weights is not None:
@@ -173,9 +176,10 @@ def _covering(rig: CameraRig, session: Session, settings: Settings) -> CameraRig
     """Return the session's cameras of a calibration, which may have more."""
     missing = [name for name in session.names if name not in rig.names]
     if missing:
+        why = "; ".join(rig.incomplete[name] for name in missing if name in rig.incomplete)
         raise CalibrationError(
-            f"{settings.calib} has no camera {', '.join(missing)}; it has {', '.join(rig.names)}. Name videos and "
-            "cameras alike, or leave some out with --skip."
+            f"{settings.calib} has no camera {listed(missing)}{f' ({why})' if why else ''}; it has "
+            f"{listed(rig.names)}. Name videos and cameras alike, or leave some out with --skip."
         )
     return rig.subset(session.names)
 
@@ -243,7 +247,7 @@ def _source_digest(source: CameraSource, recording: Recording) -> str:
         videos,
         file_digest(source.keypoints),
         None if source.timestamps is None else file_digest(source.timestamps),
-        (source.fps, source.start_s, session.skeleton, session.frame_base),
+        (source.fps, source.start_s, session.skeleton, session.frame_base, source.frame_base),
         _told_size(source, recording),
     )
 

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mvpose.keypoints import LATEST_S
 from mvpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from mvpose.calib.rig import CameraRig
     from mvpose.clock import Clocks
     from mvpose.sync.offsets import OffsetGraph
+
+_FARTHEST_M = 1e6
+UP_NAMES = ("x", "y", "z", "-x", "-y", "-z")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Poses3D:
     smoothed: bool = False
 
     def __post_init__(self) -> None:
+        if not (np.abs(self.time_s) <= LATEST_S).all() or (np.diff(self.time_s) <= 0).any():
+            raise ValueError("time_s must be finite and increase")
+        if self.up not in UP_NAMES:
+            raise ValueError(f"up is {self.up!r}, not one of {', '.join(UP_NAMES)}")
         shape = (len(self.time_s), len(self.person_ids), len(self.skeleton))
         if self.xyz_m.shape != (*shape, 3):
             raise ValueError(f"xyz_m is {self.xyz_m.shape}, not (T, P, J, 3) = {(*shape, 3)}")
@@ -54,6 +62,8 @@ class Poses3D:
             raise ValueError(f"cov_m2 must be (T, P, J, 3, 3) = {(*shape, 3, 3)}")
         if len(set(np.asarray(self.person_ids).tolist())) != shape[1]:
             raise ValueError("person_ids must be unique")
+        if (np.abs(self.xyz_m) > _FARTHEST_M).any():  # single precision, as C3D's, has no places left there
+            raise ValueError(f"xyz_m holds places more than {_FARTHEST_M / 1000:.0f} km away")
 
     @property
     def frame_rate(self) -> float:

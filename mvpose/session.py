@@ -3,7 +3,7 @@
 ::
 
     SESSION/videos/<camera>.mp4        or the videos directly in SESSION
-    SESSION/keypoints/<camera>.npz | <camera>.json | <camera>_json/
+    SESSION/keypoints/<camera>.npz | <camera>.json | <camera>.h5 | <camera>_json/
     SESSION/session.toml               optional
 
 A camera's name is its file's stem. A camera that recorded in chapters is either a folder ``videos/<camera>/`` or a run
@@ -12,9 +12,10 @@ of files as GoPro names them, called after the first.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,8 +26,9 @@ import numpy as np
 from mvpose.atomic import is_text
 from mvpose.errors import SessionError
 from mvpose.frametimes import read_timestamps
+from mvpose.inputs import NONSENSE, read_text
 from mvpose.shutter import Readout
-from mvpose.skeleton import SKELETONS
+from mvpose.skeleton import LAYOUTS
 from mvpose.video import Video
 
 if sys.version_info >= (3, 11):
@@ -34,12 +36,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .mov .m4v .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .3gp".split()  # noqa: SIM905
 )
 _LONGEST_SIDE_PX = 100_000  # TOML's whole numbers have no limit, and arrays' have
 # GH: H.264, GX: HEVC, then two digits of chapter and four of recording. Older: GOPR (first chapter), GP.
+_LARGEST_TOML_BYTES = 1_000_000
+_NAMED = 8  # files that a message lists
 _GOPRO = re.compile(r"(?P<kind>GH|GX|GP)(?P<chapter>\d\d)(?P<number>\d{4})|GOPR(?P<first>\d{4})", re.IGNORECASE)
 
 
@@ -50,7 +55,7 @@ class CameraSource:
     Attributes:
         name: The camera's name.
         videos: Its video files, chapters in order; empty where only keypoints are given.
-        keypoints: Its 2D keypoints: an npz, a JSON file or a folder of OpenPose frames.
+        keypoints: Its 2D keypoints: an npz, a JSON or HDF5 file, or a folder of one JSON file a frame.
         timestamps: Its file of frame times; they stand in place of the video's.
         fps: Frames per second, for keypoints that carry no times.
         start_s: Seconds added to the camera's own time.
@@ -58,6 +63,7 @@ class CameraSource:
         hint_sigma_s: Standard deviation of that knowledge, seconds.
         rolling_shutter_s: Time from reading the first to reading the last row, seconds.
         readout: Direction in the displayed image in which rows are read.
+        frame_base: Number of the first frame in its keypoint file; None for the session's.
         size_px: (width, height) of the displayed image, where neither a video nor a calibration says it.
     """
 
@@ -71,6 +77,7 @@ class CameraSource:
     hint_sigma_s: float = 0.5
     rolling_shutter_s: float | None = None
     readout: Readout = "down"
+    frame_base: int | None = None
     size_px: tuple[int, int] | None = None
 
 
@@ -172,7 +179,9 @@ def without(session: Session, skip: Iterable[str]) -> Session:
     return replace(session, cameras=cameras)
 
 
-def camera_times(source: CameraSource, video: Video | None, n_frames: int | None = None) -> np.ndarray:
+def camera_times(
+    source: CameraSource, video: Video | None, n_frames: int | None = None, *, lists_all: bool = False
+) -> np.ndarray:
     """Tell when each frame was taken, on the camera's own clock.
 
     The timestamps file where there is one, as it stands; else the video's presentation times plus ``start_s``; else
@@ -182,9 +191,11 @@ def camera_times(source: CameraSource, video: Video | None, n_frames: int | None
         source: The camera.
         video: Its video, if it has one.
         n_frames: Number of frames in its keypoint file, which decides only where there is no video.
+        lists_all: Whether that file lists frames without people too, so that its last is the camera's last.
 
     Returns:
-        (T,) strictly increasing seconds; with a timestamps file and no video, T may exceed ``n_frames``.
+        (T,) strictly increasing seconds; with a timestamps file and no video, T may exceed ``n_frames`` by frames at
+        the end in which nobody is seen, unless the keypoint file lists all frames.
 
     Raises:
         SessionError: Nothing says when the frames were taken, or the timestamps do not fit the frames.
@@ -201,6 +212,14 @@ def camera_times(source: CameraSource, video: Video | None, n_frames: int | None
                 f"{source.name}: {source.timestamps} has {len(times)} times, and the keypoints go on to frame "
                 f"{n_frames - 1}; there must be one time a frame."
             )
+        if video is None and n_frames is not None and len(times) > n_frames:
+            words = f"{source.timestamps} has {len(times)} times, and {source.keypoints} {n_frames} frames"
+            if lists_all or len(times) >= 2 * n_frames:
+                raise SessionError(
+                    f"{source.name}: {words}; there must be one time a frame. Are those the times of another camera, "
+                    "or of several?"
+                )
+            log.warning("%s: %s; the last %d show nobody", source.name, words, len(times) - n_frames)
         return times
     if video is not None:
         return video.time_s + source.start_s
@@ -229,12 +248,26 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _visible(folder: Path) -> list[Path]:
+    # Hidden files are the system's: macOS writes a ._name beside every file on disks of another make.
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     return sorted(paths, key=lambda path: _natural(path.name))
 
 
 def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return False
+    require_file(path)
+    return path.is_file()
+
+
+def require_file(path: Path) -> None:
+    """Refuse a pipe or a device in place of a file or folder, at which reading would wait for ever.
+
+    Raises:
+        SessionError: It is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SessionError(f"{path} is a pipe or a device, not a file; put a copy of what it gives there.")
 
 
 def _find_videos(root: Path) -> dict[str, tuple[Path, ...]]:
@@ -302,22 +335,67 @@ def _group_chapters(folder: Path, paths: list[Path]) -> dict[str, tuple[Path, ..
     return groups
 
 
+# DeepLabCut names its files after video and network, SLEAP after project and video.
+_NAMED_BY_PROGRAM = re.compile(r"(?P<camera>.+?)(DLC_\w.*|\.analysis)")
+_KEYPOINT_SUFFIXES = (".npz", ".json", ".h5", ".hdf5")
+
+
 def _find_keypoints(folder: Path) -> dict[str, Path]:
-    """Choose each camera's keypoints: npz before anything else; JSON and folder together are refused."""
+    """Choose each camera's keypoints: npz before anything else; two of other kinds together are refused.
+
+    What is not read is named, for it was put there to be read.
+    """
     if not folder.is_dir():
         return {}
-    npz, files, folders = {}, {}, {}
+    found: dict[str, list[Path]] = {}
+    passed_over: list[Path] = []
     for path in _visible(folder):
-        if path.is_dir():
-            if path.name.endswith("_json"):
-                folders[path.name.removesuffix("_json")] = path
-        elif path.suffix == ".npz":
-            npz[path.stem] = path
-        elif path.suffix == ".json":
-            files[path.stem] = path
-    for name in sorted((files.keys() & folders.keys()) - npz.keys()):
-        raise SessionError(f"{folder} holds both {files[name].name} and {folders[name].name}/ for {name}; remove one.")
-    return {**folders, **files, **npz}
+        camera = _keypoints_camera(path)
+        if camera is None:
+            passed_over.append(path)
+        else:
+            found.setdefault(camera, []).append(path)
+    chosen = {}
+    for camera, paths in found.items():
+        npz = [path for path in paths if path.suffix.lower() == ".npz"]
+        if len(npz or paths) > 1:
+            names = " and ".join(f"{path.name}/" if path.is_dir() else path.name for path in npz or paths)
+            raise SessionError(f"{folder} holds both {names} for {camera}; remove one.")
+        chosen[camera] = (npz or paths)[0]
+        require_file(chosen[camera])
+    if passed_over:
+        named = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in passed_over[:_NAMED])
+        more = f" and {len(passed_over) - _NAMED} more" if len(passed_over) > _NAMED else ""
+        log.warning("%s in %s: not read. %s", named + more, folder, _advice(passed_over))
+    return chosen
+
+
+def _keypoints_camera(path: Path) -> str | None:
+    """Return whose keypoints a file or folder of ``keypoints/`` holds; None if it is none that is read."""
+    if path.is_dir():
+        name = path.name.removesuffix("_json")
+        return name if name != path.name and name else None
+    if path.suffix.lower() not in _KEYPOINT_SUFFIXES:
+        return None
+    match = _NAMED_BY_PROGRAM.fullmatch(path.stem) if path.suffix.lower() in (".h5", ".hdf5") else None
+    return match["camera"] if match else path.stem
+
+
+def _advice(passed_over: Sequence[Path]) -> str:
+    """Say what to do for files and folders in ``keypoints/`` that are not read."""
+    advice = ["Keypoints are <camera>.npz, <camera>.json, <camera>.h5, or a folder <camera>_json/ of one file a frame"]
+    folders = [path for path in passed_over if path.is_dir()]
+    if folders:
+        holds_frames = next((p for p in folders if any(f.suffix.lower() == ".json" for f in _visible(p))), None)
+        if holds_frames is not None:
+            advice.append(f"rename {holds_frames.name}/ to {holds_frames.name}_json/ if it holds a camera's frames")
+    if any(path.suffix.lower() == ".csv" for path in passed_over):
+        advice.append("DeepLabCut's tables are read as .h5, which it writes beside .csv")
+    if any(path.suffix.lower() == ".slp" for path in passed_over):
+        advice.append("of SLEAP export the analysis file, .h5")
+    if any(path.suffix.lower() in (".pickle", ".pkl") for path in passed_over):
+        advice.append("pickles are not read: of DeepLabCut give the .h5, of OpenCap the OpenPose or MMPose JSON")
+    return "; ".join(advice) + "."
 
 
 def _camera_source(
@@ -361,14 +439,16 @@ def _read_toml(path: Path) -> _Toml:
     if not path.exists():
         return _Toml({}, {})
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = tomllib.loads(read_text(path, _LARGEST_TOML_BYTES))
+    except OSError as error:
+        raise SessionError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except NONSENSE as error:
         raise SessionError(f"{path} is not valid TOML: {error or type(error).__name__}.") from error
     top = _checked(str(path), raw, {"reference": _string, "keypoints": _table, "cameras": _table})
     keypoints = _checked(
         f"{path}: [keypoints]",
         top.get("keypoints", {}),
-        {"skeleton": _one_of(*SKELETONS), "frame_base": _natural_number},
+        {"skeleton": _one_of(*LAYOUTS), "frame_base": _natural_number},
     )
     cameras = {
         name: _checked(f"{path}: [cameras.{name}]", _table(f"{path}: cameras.{name}", settings), _CAMERA_KEYS)
@@ -416,8 +496,9 @@ def _positive(where: str, value: Any) -> float:
 
 
 def _natural_number(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise SessionError(f"{where} must be a whole number from 0 on, not {value!r}.")
+    # Bounded, as numbers are.
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**12:
+        raise SessionError(f"{where} must be a whole number from 0 on, not {str(value)[:40]}.")
     return value
 
 
@@ -455,5 +536,6 @@ _CAMERA_KEYS: dict[str, _Check] = {
     "hint_sigma_s": _positive,
     "rolling_shutter_s": _under_a_second,
     "readout": _one_of("down", "up", "left", "right"),
+    "frame_base": _natural_number,
     "size_px": _size,
 }

@@ -7,6 +7,7 @@ the joints that they share, without a table for each pair of sets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,8 @@ _BONES: tuple[tuple[str, str], ...] = (
     ("head", "head_top"),
 )
 
-# Names that other programs give to the joints of this module.
+# Names that other programs give to the joints of this module. Some call two joints so that both would bear one name, as
+# MMPose's thorax and neck_base: a name that is the module's own holds, and the other takes what is in _SECOND_ALIASES.
 _ALIASES = {
     "hip": "pelvis", "root": "pelvis", "midhip": "pelvis", "mid_hip": "pelvis", "bottom_torso": "pelvis",
     "top_head": "head_top", "headtop": "head_top", "belly": "spine", "torso": "spine",
@@ -54,6 +56,7 @@ _ALIASES = {
     "mouth_left": "left_mouth", "mouth_right": "right_mouth",
     "left_foot": "left_ankle", "right_foot": "right_ankle",
 }  # fmt: skip
+_SECOND_ALIASES = {"neck_base": "neck"}
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,16 @@ def _other_side(name: str) -> str:
 
 
 def canonical_joint_name(name: str) -> str:
-    """Spell a joint as this module does.
+    """Spell a joint as this module does; several joints of one set by :func:`canonical_joint_names`.
 
     >>> [canonical_joint_name(n) for n in ("LShoulder", "left shoulder", "MidHip", "RBigToe", "mouth (left)")]
     ['left_shoulder', 'left_shoulder', 'pelvis', 'right_big_toe', 'left_mouth']
     """
+    snake = _snake_case(name)
+    return _ALIASES.get(snake, snake)
+
+
+def _snake_case(name: str) -> str:
     spelled = "".join(c if c.isalnum() else "_" for c in name.strip()).strip("_")
     if len(spelled) > 1 and spelled[0] in "LR" and spelled[1].isupper() and not spelled.isupper():
         spelled = {"L": "left", "R": "right"}[spelled[0]] + spelled[1:]
@@ -124,9 +132,20 @@ def canonical_joint_name(name: str) -> str:
         f"_{c.lower()}" if c.isupper() and i and (spelled[i - 1].islower() or spelled[i - 1].isdigit()) else c.lower()
         for i, c in enumerate(spelled)
     )
-    while "__" in snake:
-        snake = snake.replace("__", "_")
-    return _ALIASES.get(snake, snake)
+    return re.sub(r"__+", "_", snake)
+
+
+def canonical_joint_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Spell the joints of a set as this module does, no two of them alike if that can be.
+
+    >>> canonical_joint_names(["root", "thorax", "neck_base", "head"])
+    ('pelvis', 'thorax', 'neck', 'head')
+    """
+    spelled = [(canonical_joint_name(name), _snake_case(name)) for name in names]
+    own = {snake for name, snake in spelled if name == snake}
+    return tuple(
+        _SECOND_ALIASES.get(snake, snake) if name != snake and name in own else name for name, snake in spelled
+    )
 
 
 def _sided(*names: str) -> tuple[str, ...]:
@@ -150,6 +169,20 @@ SKELETONS: dict[str, Skeleton] = {
                 "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
                 "left_shoulder", "left_elbow", "left_wrist",
                 "pelvis", *_RIGHT_THEN_LEFT_LEG, "right_eye", "left_eye", "right_ear", "left_ear",
+                "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+            ),
+        ),
+        Skeleton(
+            "body25b",
+            (
+                *_COCO17, "neck", "head_top",
+                "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+            ),
+        ),
+        Skeleton(
+            "coco_wholebody23",
+            (
+                *_COCO17,
                 "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
             ),
         ),
@@ -189,6 +222,15 @@ SKELETONS: dict[str, Skeleton] = {
 }  # fmt: skip
 
 
+LAYOUTS: dict[str, tuple[int, Skeleton]] = {
+    **{name: (len(skeleton), skeleton) for name, skeleton in SKELETONS.items()},
+    "coco_wholebody133": (133, SKELETONS["coco_wholebody23"]),
+    "halpe136": (136, SKELETONS["halpe26"]),
+}
+"""What detectors write for a person: the number of points, and the joints of which those are the first. Points after
+them, of faces and hands, are left out."""
+
+
 def skeleton_of(joint_names: Sequence[str]) -> Skeleton:
     """Return the known set with exactly these joints in this order, or a ``custom`` one.
 
@@ -198,7 +240,7 @@ def skeleton_of(joint_names: Sequence[str]) -> Skeleton:
     >>> skeleton_of(["Nose", "LEye", "REye"]).name
     'custom'
     """
-    names = tuple(canonical_joint_name(name) for name in joint_names)
+    names = canonical_joint_names(joint_names)
     of_halpe = tuple("head_top" if name == "head" else name for name in names)
     if of_halpe == SKELETONS["halpe26"].joint_names:  # MMPose calls the top of the head `head` there
         return SKELETONS["halpe26"]

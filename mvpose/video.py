@@ -330,11 +330,83 @@ def _truncated(camera: str, path: Path) -> VideoError:
     )
 
 
+def _check_count(camera: str, path: Path, stream: Any, packets: _Packets) -> None:
+    """Compare the frames of an MP4 with what its own tables say, and say which are missing, and when.
+
+    The tables count frames and give the track's duration. An edit list may leave frames out at either end, as phones'
+    trimming does: these are said. Where it leaves out frames and there is a hole in the middle, they are from there and
+    their times are damaged: presentation times are decoding times in another order, no two farther apart than these.
+
+    Raises:
+        VideoError: Frames are missing that no edit list leaves out, more than 1 % and more than one.
+    """
+    tick_s = float(stream.time_base)
+    pts = np.sort(np.array([t for t in packets.pts if t is not None], dtype=np.int64))
+    if not len(pts):
+        return
+    first, last = int(pts[0]), int(pts[-1])
+    left_out = np.sort(np.array(packets.left_out, dtype=np.int64))
+    before, after = left_out[left_out < first], left_out[left_out > last]
+    end_s = (packets.end - first) * tick_s
+
+    def missing(count: int, since_s: float, until_s: float) -> VideoError:
+        total = len(pts) + count
+        return VideoError(
+            f"{camera}: {path} is damaged: {count} of its {total} frames are missing, between {since_s:.3f} and "
+            f"{until_s:.3f} s. Copy it anew from the camera."
+        )
+
+    if stream.frames > packets.n_packets:
+        told_s = float(stream.duration or 0) * tick_s
+        raise missing(stream.frames - packets.n_packets, end_s, max(told_s, end_s))
+    gap = np.diff(pts)
+    usual = float(np.median(gap)) if len(gap) else 0.0
+    if stream.duration and usual > 0:
+        tail = int((stream.duration - (packets.end - first)) / usual + 0.25)
+        if tail > max(1, len(pts) // 100):
+            raise missing(tail, end_s, float(stream.duration) * tick_s)
+    if len(left_out) and len(packets.dts) > 2 and usual > 0:
+        holes = np.flatnonzero(gap > 1.5 * max(np.diff(packets.dts).max(), usual))
+        lost = min(len(left_out), int(np.round(gap[holes] / usual - 1).sum()))
+        if lost:
+            since_s, until_s = (pts[holes[0]] - first) * tick_s, (pts[holes[-1] + 1] - first) * tick_s
+            if lost > max(1, len(pts) // 100):
+                raise missing(lost, since_s, until_s)
+            log.warning(
+                "%s: %s is damaged: %d of its frames is missing, between %.3f and %.3f s",
+                camera,
+                path.name,
+                lost,
+                since_s,
+                until_s,
+            )
+    if len(left_out):
+        parts = [
+            f"{len(some)} {where}"
+            for some, where in (
+                (before, "before its beginning"),
+                (after, f"after {end_s:.3f} s"),
+                (left_out[(left_out >= first) & (left_out <= last)], "in between"),
+            )
+            if len(some)
+        ]
+        log.warning(
+            "%s: %s holds %d frames and shows %d: its edit list leaves out %s, as trimming does",
+            camera,
+            path.name,
+            len(pts) + len(left_out),
+            len(pts),
+            " and ".join(parts),
+        )
+
+
 def _read_chapter(camera: str, path: Path, report: Callable[[float], None]) -> tuple[_Chapter, _Look]:
     import av
 
     with _opened(camera, path) as (container, stream):
-        packet_pts = _packet_pts(camera, path, container, stream, report)
+        packets = _read_packets(camera, path, container, stream, report)
+        if "mp4" in container.format.name.split(","):
+            _check_count(camera, path, stream, packets)
     with _opened(camera, path) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
@@ -343,13 +415,21 @@ def _read_chapter(camera: str, path: Path, report: Callable[[float], None]) -> t
         tick_s = Fraction(stream.time_base)
         has_pts = container.format.name != "avi"
         is_countable = stream.codec_context.name in _ONE_PACKET_ONE_FRAME
-    known = np.sort(np.array([pts for pts in packet_pts if pts is not None], dtype=np.int64))
+    known = np.sort(np.array([pts for pts in packets.pts if pts is not None], dtype=np.int64))
     if not has_pts:
         return _Chapter(path, tick_s, known, ordered=False), look
-    if not is_countable or len(known) < len(packet_pts) or frame.pts is None:
+    if not is_countable or len(known) < len(packets.pts) or frame.pts is None:
         return _Chapter(path, tick_s, _decoded_pts(camera, path, report), ordered=True), look
     # A decoder that starts in mid-stream puts out nothing before the first key frame.
     chapter = _Chapter(path, tick_s, known[known >= frame.pts], ordered=True)
+    if len(chapter.pts) < len(known):
+        log.warning(
+            "%s: the first %d frames of %s, %.3f s, cannot be decoded without what came before; it begins after them",
+            camera,
+            len(known) - len(chapter.pts),
+            path.name,
+            float((frame.pts - known[0]) * tick_s),
+        )
     try:
         end = next(_decode_from(camera, chapter, len(chapter.pts) - 1), None)
     except av.FFmpegError as error:
@@ -359,17 +439,37 @@ def _read_chapter(camera: str, path: Path, report: Callable[[float], None]) -> t
     return chapter, look
 
 
-def _packet_pts(
+class _Packets(NamedTuple):
+    """What the packets of a video track say, times in ticks.
+
+    Attributes:
+        pts: Presentation time of each displayed frame, in the order of the file; None where it has none.
+        left_out: Presentation time of each frame that an edit list leaves out.
+        dts: Decoding times, those left out included.
+        end: When the last displayed frame ends.
+        n_packets: How many packets there are, empty ones included.
+    """
+
+    pts: list[int | None]
+    left_out: list[int]
+    dts: list[int]
+    end: int
+    n_packets: int
+
+
+def _read_packets(
     camera: str, path: Path, container: InputContainer, stream: Any, report: Callable[[float], None]
-) -> list[int | None]:
-    """Return the presentation time of each displayed frame in ticks, in the order of the file; None where it has none.
+) -> _Packets:
+    """Read all packets of the video track.
 
     Raises:
         VideoError: The file ends before what its header promises, or its time stamps jump back.
     """
     size_bytes = path.stat().st_size
     pts: list[int | None] = []
-    n_packets = 0
+    left_out: list[int] = []
+    dts: list[int] = []
+    end = n_packets = 0
     is_cut = lasts = False
     end_s = 0.0
     last_dts: int | None = None
@@ -388,9 +488,13 @@ def _packet_pts(
                     "Split it there into two chapters, or re-encode it."
                 )
             last_dts = packet.dts
+            dts.append(packet.dts)
         # An edit list has the decoder drop these; a packet of no size stands for a frame that the recorder left out.
+        if packet.size and packet.is_discard and packet.pts is not None:
+            left_out.append(packet.pts)
         if packet.size and not packet.is_discard:
             pts.append(packet.pts)
+            end = max(end, (packet.pts or 0) + (packet.duration or 0))
             if packet.pos is not None and len(pts) % 100 == 0:
                 report(max(packet.pos, 0) / size_bytes)
     # MP4 lists its packets in advance, AVI counts them, and Matroska tells its length.
@@ -402,7 +506,7 @@ def _packet_pts(
         is_cut |= container.duration / 1e6 > end_s + slack * end_s / len(pts)
     if is_cut:
         raise _truncated(camera, path)
-    return pts
+    return _Packets(pts, left_out, dts, end, n_packets)
 
 
 def _decoded_pts(camera: str, path: Path, report: Callable[[float], None]) -> np.ndarray:

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "mvpose"
 FLOORS = {
     # Nouns, and helpers that know of nothing else: whole files, locks, increasing times, smooth tracks, rows at once.
     "errors": 0, "skeleton": 0, "clock": 0, "keypoints": 0, "poses": 0, "sync.offsets": 0, "atomic": 0, "frametimes": 0,
-    "smoothing": 0, "shutter": 0, "pickles": 0, "lock": 0,
+    "smoothing": 0, "shutter": 0, "pickles": 0, "inputs": 0, "lock": 0,
     # What is read and what is made: a session holds videos; rays and synthetic worlds need cameras.
     "calib": 1, "video": 1,
     "geometry": 2, "session": 2, "synthetic": 2,
@@ -38,6 +38,7 @@ FLOORS = {
 # Only these may import a package at all; a name that ends in * stands for all modules that begin so.
 OWNERS = {
     "av": ("video",),
+    "h5py": ("formats.hdf2d",),
     "open3d": ("viz.player",),
     "mmengine": ("detect.mmpose*", "training*", "sync.train*"),
     "mmpose": ("detect.mmpose*",),

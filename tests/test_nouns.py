@@ -28,7 +28,7 @@ def test_the_error_tree_is_drawn_as_it_is():
 def test_known_skeletons_are_sound(name):
     skeleton = SKELETONS[name]
     assert skeleton.name == name
-    assert len(skeleton) == len(set(skeleton.joint_names)) == int(re.search(r"\d+$", name)[0])
+    assert len(skeleton) == len(set(skeleton.joint_names)) == int(re.search(r"(\d+)b?$", name)[1])
     # Left and right are each other's partners; mirroring twice changes nothing.
     np.testing.assert_array_equal(skeleton.mirrored[skeleton.mirrored], np.arange(len(skeleton)))
     for joint, partner in enumerate(skeleton.mirrored):

@@ -1,3 +1,4 @@
+import os
 import re
 from dataclasses import replace
 
@@ -64,6 +65,49 @@ def test_keypoints_alone_make_a_session(session_of):
         root / "keypoints/c_json",
     ]
     assert session["a"].videos == ()
+
+
+def test_what_lies_in_keypoints_unread_is_named(session_of, caplog):
+    root = session_of(
+        *TWO, "keypoints/cam01/cam01_000.json", "keypoints/cam02DLC_resnet50.csv", "keypoints/notes.txt",
+        "keypoints/.DS_Store", "keypoints/._cam02.json",
+    )  # fmt: skip
+    session = open_session(root)
+    assert [camera.keypoints for camera in session.cameras] == [None, None]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    for words in (
+        "cam01/, ",
+        "cam02DLC_resnet50.csv",
+        "notes.txt",
+        "<camera>_json/",
+        "rename cam01/ to cam01_json/",
+        ".h5",
+    ):
+        assert words in record.getMessage()
+    assert "DS_Store" not in record.getMessage()
+
+
+def test_suffixes_may_be_capitals(session_of):
+    root = session_of("keypoints/a.NPZ", "keypoints/b.JSON", "keypoints/c.H5")
+    assert open_session(root).names == ("a", "b", "c")
+
+
+def test_two_files_of_keypoints_for_one_camera_are_refused(session_of):
+    with pytest.raises(SessionError, match=r"cam01\.h5 and cam01\.json for cam01; remove one"):
+        open_session(session_of(*TWO, "keypoints/cam01.json", "keypoints/cam01.h5"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize(
+    "name", ["keypoints/cam01.json", "keypoints/cam01.npz", "session.toml", "times.csv", "videos/cam03.mp4"]
+)
+def test_pipes_are_refused_not_waited_for(session_of, name):
+    root = session_of(*TWO, "keypoints/", toml="[cameras.cam01]\ntimestamps = 'times.csv'")
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    with pytest.raises(SessionError, match=r"pipe or a device|does not exist"):
+        open_session(root)
 
 
 def test_npz_comes_before_everything(session_of):
@@ -332,6 +376,34 @@ def test_wrong_timestamps_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(SessionError, match=message):
         camera_times(CameraSource("cam01", timestamps=path), video_of([0.0, 0.04, 0.08]))
+
+
+CALISCOPE = "cam_id,frame_time\n" + "".join(f"{i % 2},{100 + i / 50}\n" for i in range(8))
+
+
+def test_rows_of_several_cameras_are_told_apart(tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text(CALISCOPE)
+    for name in ("1", "cam_1", "port_1"):
+        times = camera_times(CameraSource(name, timestamps=path), None, 4)
+        np.testing.assert_allclose(times, [100.02, 100.06, 100.1, 100.14])
+    # cam01 may be the first or the second of 0 and 1: nobody guesses.
+    with pytest.raises(SessionError, match=r"several cameras, by its column cam_id: 0, 1\. None of these is cam01"):
+        camera_times(CameraSource("cam01", timestamps=path), None, 4)
+    path.write_text("camera;time_s\nleft;1,0\nleft;1,5\n")
+    np.testing.assert_array_equal(camera_times(CameraSource("cam01", timestamps=path), None, 2), [1.0, 1.5])
+
+
+def test_more_times_than_frames_are_not_taken_for_the_first_of_them(tmp_path, caplog):
+    path = tmp_path / "times.csv"
+    path.write_text("".join(f"{i / 30}\n" for i in range(200)))
+    source = CameraSource("cam01", timestamps=path, keypoints=tmp_path / "cam01.json")
+    for frames, lists_all in ((50, False), (199, True)):
+        with pytest.raises(SessionError, match=f"has 200 times, and .*json {frames} frames; there must be one time a"):
+            camera_times(source, None, frames, lists_all=lists_all)
+    assert len(camera_times(source, None, 199)) == 200
+    assert "the last 1 show nobody" in caplog.text
+    assert len(camera_times(source, None, 200, lists_all=True)) == 200
 
 
 def test_timestamps_that_are_no_text_are_refused(tmp_path):

@@ -507,3 +507,75 @@ def test_real_recording_agrees_with_its_frames():
     assert video.n_frames == 100
     np.testing.assert_allclose(np.diff(video.time_s), 1 / 60, atol=1e-9)
     assert sum(1 for _ in video.frames(80)) == 20
+
+
+@pytest.fixture(scope="module")
+def flippable(tmp_path_factory):
+    """An MP4 with B-frames, and where its tables begin."""
+    path = tmp_path_factory.mktemp("flips") / "cam01.mp4"
+    rng = np.random.default_rng(0)
+    images = (
+        np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8)) for _ in range(60)
+    )
+    write_video(path, images, 30.0)
+    data = path.read_bytes()
+    return data, data.rindex(b"moov")
+
+
+def test_no_flipped_bit_of_its_tables_shortens_a_video_without_a_word(flippable, tmp_path, caplog):
+    """44 of 900 did; one gave 1 frame of 60."""
+    data, tables = flippable
+    path = tmp_path / "cam01.mp4"
+    rng = np.random.default_rng(1)
+    said = 0
+    for bit in rng.choice((len(data) - tables) * 8, 300, replace=False):
+        flipped = bytearray(data)
+        flipped[tables + bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        caplog.clear()
+        try:
+            video = probe("cam01", [path])
+        except VideoError as error:
+            assert str(path) in str(error)
+            continue
+        if video.n_frames < 60:
+            assert "cam01" in caplog.text
+            said += 1
+    assert said > 5
+
+
+def box(data, name):
+    """Where a box's content begins."""
+    return data.rindex(name) + 4
+
+
+def test_frames_that_its_tables_count_but_lack_are_told_with_their_times(flippable, tmp_path):
+    """Whoever cuts the table of sizes, leaves the durations of 60 frames."""
+    data = bytearray(flippable[0])
+    at = box(data, b"stsz") + 4 + 8 + 4 * 40  # the 41st frame now ends far beyond the file
+    data[at : at + 4] = struct.pack(">I", 1 << 30)
+    path = tmp_path / "cam01.mp4"
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"20 of its 60 frames are missing, between 1\.\d+ and 2\.000 s|truncated"):
+        probe("cam01", [path])
+
+
+def test_an_edit_list_that_trims_is_said(flippable, tmp_path, caplog):
+    data = bytearray(flippable[0])
+    at = box(data, b"elst") + 8
+    duration, start = struct.unpack(">II", data[at : at + 8])
+    data[at : at + 8] = struct.pack(
+        ">II", duration // 2, start + 512 * 10
+    )  # 15360 ticks a second: from 1/3 s on, for 1 s
+    path = tmp_path / "cam01.mp4"
+    path.write_bytes(data)
+    video = probe("cam01", [path])
+    assert 28 <= video.n_frames <= 31
+    assert f"cam01.mp4 holds 60 frames and shows {video.n_frames}: its edit list leaves out" in caplog.text
+
+
+def test_a_whole_video_is_silent(flippable, tmp_path, caplog):
+    path = tmp_path / "cam01.mp4"
+    path.write_bytes(flippable[0])
+    assert probe("cam01", [path]).n_frames == 60
+    assert not caplog.records

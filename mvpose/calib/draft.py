@@ -6,20 +6,20 @@ puts it in front.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 
-from mvpose.calib.camera import Camera, Model
+from mvpose.calib.camera import MAX_SIDE_PX, Camera, Model
 from mvpose.errors import CalibrationError
 
 Units = Literal["m", "cm", "mm"]
 METRES: dict[Units, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-_MAX_SIDE_PX = 100_000
+_MOST_CAMERAS = 2000  # of a file; CMU's dome has 521
 _MOST_NUMBERS = 100
 _LARGEST = 1e12  # squares of it are far from overflow
 
@@ -32,11 +32,60 @@ class Draft:
         cameras: Their translations are in ``unit``, not in metres.
         unit: The length unit that the file or its format fixes; None where neither does.
         up: The up axis that the file or its format fixes; None where neither does.
+        incomplete: Why entries that lack a pose or another value are no cameras, by their names.
     """
 
     cameras: tuple[Camera, ...]
     unit: Units | None = None
     up: str | None = None
+    incomplete: Mapping[str, str] = field(default_factory=dict)
+
+
+class IncompleteError(CalibrationError):
+    """An entry lacks a value that a calibrated camera has. Others of its file may be whole."""
+
+
+Entry = TypeVar("Entry")
+
+
+def draft_of(
+    entries: Mapping[str, Entry],
+    build: Callable[[str, Entry], Camera],
+    unit: Units | None = None,
+    up: str | None = None,
+) -> Draft:
+    """Build the cameras of a file, of which some may lack what they are not needed for.
+
+    Calibration programs leave cameras without a pose, or with NaN for one. Such an entry costs only its own camera; one
+    whose values are wrong costs the file, for they may be wrong in the others too.
+
+    Args:
+        entries: What the file has of each camera, by its name there.
+        build: Makes the camera.
+        unit: As of :class:`Draft`.
+        up: As of :class:`Draft`.
+
+    Raises:
+        CalibrationError: There are far too many entries, none is complete, or one is wrong.
+    """
+    bounded(entries)
+    cameras: list[Camera] = []
+    incomplete: dict[str, str] = {}
+    for name, entry in entries.items():
+        try:
+            cameras.append(build(name, entry))
+        except IncompleteError as error:
+            if len(incomplete) == len(entries) - 1:
+                raise
+            incomplete[name] = str(error)
+    return Draft(tuple(cameras), unit, up, incomplete)
+
+
+def bounded(entries: Collection[Entry]) -> Collection[Entry]:
+    """Return the entries of a file's cameras, if there can be as many."""
+    if len(entries) > _MOST_CAMERAS:
+        raise CalibrationError(f"holds {len(entries)} cameras, more than {_MOST_CAMERAS}; keep those of the session")
+    return entries
 
 
 def member(fields: object, key: str, what: str) -> Any:
@@ -44,7 +93,7 @@ def member(fields: object, key: str, what: str) -> Any:
     if not isinstance(fields, Mapping):
         raise CalibrationError(f"{what} is not a table of named values")
     if key not in fields:
-        raise CalibrationError(f"{what} has no {key!r}")
+        raise IncompleteError(f"{what} has no {key!r}")
     return fields[key]
 
 
@@ -69,6 +118,8 @@ def numbers(value: object, shape: tuple[int, ...], what: str) -> np.ndarray:
     known = int(np.prod([n for n in shape if n >= 0]))
     if array.size != known and not (-1 in shape and array.size > 0):
         raise CalibrationError(f"{what} has {array.size} numbers, expected {known}")
+    if np.isnan(array).any():
+        raise IncompleteError(f"{what} holds NaN")
     if not (np.abs(array) <= _LARGEST).all():
         raise CalibrationError(f"{what} holds values that are not finite or beyond all measure")
     return array.reshape(shape)
@@ -78,7 +129,7 @@ def _leaves(value: object, depth: int = 0) -> Iterator[object]:
     if not isinstance(value, list | tuple):
         yield value
     elif depth < 4:
-        for item in value:
+        for item in value[: _MOST_NUMBERS + 1]:
             yield from _leaves(item, depth + 1)
 
 
@@ -96,9 +147,9 @@ def name_of(value: object, what: str) -> str:
 
 
 def image_size(width: object, height: object, what: str) -> tuple[int, int]:
-    """Return (width, height), whole pixels."""
+    """Return (width, height), whole pixels; their bounds are the camera's."""
     size = numbers([width, height], (2,), f"{what}: image size")
-    if not ((size >= 1) & (size <= _MAX_SIDE_PX)).all() or np.abs(size - size.round()).max() > 1e-6:
+    if np.abs(size - size.round()).max() > 1e-6:
         raise CalibrationError(f"{what}: image size {size[0]:g} x {size[1]:g} is not a number of pixels")
     return int(size[0].round()), int(size[1].round())
 
@@ -142,7 +193,7 @@ def draft_camera(
         CalibrationError: The values are not a camera.
     """
     centred = 2 * K[:2, 2] + 1
-    if size is None and not ((centred >= 1) & (centred <= _MAX_SIDE_PX)).all():
+    if size is None and not ((centred >= 1) & (centred <= MAX_SIDE_PX)).all():
         raise CalibrationError(f"camera {name}: principal point {K[0, 2]:g}, {K[1, 2]:g} lies outside any image")
     return Camera(
         name,
@@ -167,7 +218,33 @@ def rigid(R: np.ndarray, t: np.ndarray) -> np.ndarray:
 def join(drafts: Iterable[Draft]) -> Draft:
     """Put the cameras of several files of one format into one draft."""
     parts = tuple(drafts)
-    return Draft(tuple(camera for part in parts for camera in part.cameras), parts[0].unit, parts[0].up)
+    incomplete = {name: why for part in parts for name, why in part.incomplete.items()}
+    return Draft(tuple(camera for part in parts for camera in part.cameras), parts[0].unit, parts[0].up, incomplete)
+
+
+def turned(camera: Camera, quarters: int) -> Camera:
+    """Return the same camera with its image turned clockwise by quarters of a turn.
+
+    Raises:
+        CalibrationError: The lens has skew or a tilted sensor, which no calibration of a turned image can hold.
+    """
+    for _ in range(quarters % 4):
+        if camera.K[0, 1] or (camera.dist.size == 14 and camera.dist[12:].any()):
+            raise CalibrationError(f"camera {camera.name}: an image with skew or a tilted sensor cannot be turned")
+        width, height = camera.size_px
+        (fx, _, cx), (_, fy, cy), _ = camera.K.tolist()
+        K = np.array([[fy, 0, height - 1 - cy], [0, fx, cx], [0, 0, 1]])
+        turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+        dist = camera.dist.copy()
+        if camera.model == "pinhole":
+            # Of k1 k2 p1 p2 …, (p2, p1) is a vector in the image, as are thin prisms' (s1, s3) and (s2, s4).
+            dist[[3, 2]] = -dist[2], dist[3]
+            if dist.size >= 12:
+                dist[[8, 10]], dist[[9, 11]] = (-dist[10], dist[8]), (-dist[11], dist[9])
+        camera = replace(
+            camera, size_px=(height, width), K=K, dist=dist, cam_from_world=rigid(turn @ camera.R, turn @ camera.t)
+        )
+    return camera
 
 
 def plain_distortion(camera: Camera, counts: tuple[int, ...], format_name: str) -> list[float]:

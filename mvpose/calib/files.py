@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from mvpose.calib.draft import (
     METRES,
     Draft,
     Units,
+    bounded,
     choice,
     draft_camera,
     image_size,
@@ -36,8 +38,9 @@ from mvpose.calib.draft import (
 )
 from mvpose.calib.foreign.json_rigs import association_text, panoptic_text, read_json, voxelpose_text
 from mvpose.calib.foreign.opencap import read_opencap
-from mvpose.calib.foreign.qualisys import qualisys_text, read_qualisys
+from mvpose.calib.foreign.qualisys import qualisys_text
 from mvpose.calib.foreign.toml_rigs import anipose_text, pose2sim_text, read_toml
+from mvpose.calib.foreign.xml_rigs import read_xml
 from mvpose.calib.foreign.yaml_rigs import (
     easymocap_texts,
     is_easymocap,
@@ -46,8 +49,9 @@ from mvpose.calib.foreign.yaml_rigs import (
     read_easymocap,
     read_opencv,
 )
-from mvpose.calib.rig import UP_AXES, CameraRig, guess_up
+from mvpose.calib.rig import UP_AXES, CameraRig, guess_up, listed
 from mvpose.errors import CalibrationError
+from mvpose.inputs import NONSENSE, parse_json, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,11 +64,13 @@ FORMATS = ("mvpose", "pose2sim", "anipose", "easymocap", "qualisys", "opencv", "
 
 _VERSION = 1
 _LARGEST_FILE_BYTES = 64_000_000
+_LARGEST_SLOW_TEXT = 1_000_000  # of TOML and YAML, which are parsed in Python; 300 cameras have less
 _PLAUSIBLE_M = (0.02, 150.0)  # median distance between the cameras of any rig that looks at people
 _POSSIBLE_M = (0.3, 60.0)  # the same, when the unit has to be guessed
 _TYPICAL_M = 4.0
 _CLEAR_RATIO = 2.5  # how much nearer to typical, as a factor, the best unit must be than the next
 _TILTED_DEG = 30.0
+_FARTHEST_M = 1e7  # of a camera from the origin, which may be the middle of the earth
 _OPENCAP_NAME = "cameraIntrinsicsExtrinsics.pickle"
 _CAMERA_KEYS = {"name", "size_px", "K", "dist", "model", "R", "t", "fps", "rolling_shutter_s", "size_guessed"}
 _RIG_KEYS = {"format", "units", "up", "cameras"}
@@ -88,14 +94,18 @@ def read_rig(path: Path, *, units: Units | None = None) -> CameraRig:
         draft = _read_folder(path) if path.is_dir() else _read_file(path)
         if not draft.cameras:
             raise CalibrationError("holds no camera")
+        for name, why in draft.incomplete.items():
+            log.warning("%s: %s is left out: %s", path, name, why)
         cameras = _in_metres(draft, units, path)
-        return CameraRig(cameras, _settle_up(cameras, draft.up, path))
+        return CameraRig(cameras, _settle_up(cameras, draft.up, path), draft.incomplete)
     except CalibrationError as error:
         # A broken file's own words may hold line breaks; the message is one line.
         words = "".join(letter if letter.isprintable() else " " for letter in str(error))
         raise CalibrationError(f"{path}: {words}") from None
     except OSError as error:
-        raise CalibrationError(f"{path} cannot be read ({error.strerror})") from None
+        raise CalibrationError(f"{path} cannot be read ({error.strerror or error})") from None
+    except NONSENSE as error:
+        raise CalibrationError(f"{path} is no calibration that mvpose can read ({error!r:.200})") from error
 
 
 def write_rig(rig: CameraRig, path: Path, to: str | None = None) -> None:
@@ -135,10 +145,10 @@ def _read_file(path: Path) -> Draft:
     if family == "json":
         return _read_json(text)
     if family == "xml":
-        return read_qualisys(text)
+        return read_xml(text)
     if family == "toml":
-        return read_toml(_parse_toml(text))
-    document = parse_yaml(text)
+        return read_toml(_parse_toml(_short(text)))
+    document = parse_yaml(_short(text))
     if is_easymocap(document):
         return read_easymocap(*_easymocap_pair(path, document))
     return read_opencv(document, name_of(path.stem, "file name"))
@@ -148,11 +158,13 @@ def _read_folder(folder: Path) -> Draft:
     if (folder / "intri.yml").is_file() and (folder / "extri.yml").is_file():
         return read_easymocap(_yaml(folder / "intri.yml"), _yaml(folder / "extri.yml"))
     sessions = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(depth + _OPENCAP_NAME))]
-    pickles = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".pickle", ".pkl")]
-    yamls = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".yml", ".yaml")]
+    # Hidden files are the system's, such as the ._name that macOS writes beside each.
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    pickles = [path for path in visible if path.suffix.lower() in (".pickle", ".pkl")]
+    yamls = [path for path in visible if path.suffix.lower() in (".yml", ".yaml")]
     for paths in (sessions, pickles, yamls):
         if paths:
-            return join(_read_named(path) for path in paths)
+            return join(_read_named(path) for path in bounded(paths))
     raise CalibrationError(
         "this folder holds no calibration (EasyMocap's intri.yml and extri.yml, OpenCap pickles, OpenCV YAML); give "
         "the calibration file itself"
@@ -169,9 +181,10 @@ def _read_named(path: Path) -> Draft:
 def _bytes(path: Path) -> bytes:
     if not path.exists():
         raise CalibrationError("there is no such file")
-    if not path.is_file() or path.stat().st_size > _LARGEST_FILE_BYTES:
-        raise CalibrationError("is no calibration file that mvpose knows")
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, _LARGEST_FILE_BYTES)
+    except OSError as error:
+        raise CalibrationError(f"is no calibration file that mvpose knows: {error.strerror or error}") from None
     if not data.strip():
         raise CalibrationError("is empty")
     return data
@@ -199,16 +212,23 @@ def _family(text: str) -> str:
     raise CalibrationError("is of no calibration format that mvpose knows")
 
 
+def _short(text: str) -> str:
+    """Return a text that is not too long for a parser in Python."""
+    if len(text) > _LARGEST_SLOW_TEXT:
+        raise CalibrationError(f"is a text of {len(text) / 1e6:.0f} MB, and no TOML or YAML of cameras is as long")
+    return text
+
+
 def _parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+    except NONSENSE as error:
         raise CalibrationError(f"is not valid TOML ({error})") from None
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        return parse_yaml(_text(_bytes(path)))
+        return parse_yaml(_short(_text(_bytes(path))))
     except CalibrationError as error:
         raise CalibrationError(f"{path.name}: {error}") from None
 
@@ -228,8 +248,8 @@ def _easymocap_pair(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any
 
 def _read_json(text: str) -> Draft:
     try:
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except ValueError as error:
         raise CalibrationError(f"is not valid JSON ({error})") from None
     if not isinstance(document, dict):
         raise CalibrationError("this JSON holds no table of named values")
@@ -239,10 +259,8 @@ def _read_json(text: str) -> Draft:
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise CalibrationError(
-            f"{', '.join(sorted({key for key in keys if keys.count(key) > 1}))} stands more than once"
-        )
+        twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise CalibrationError(f"{listed(twice)} stands more than once")
     return table
 
 
@@ -263,7 +281,7 @@ def _read_native(document: dict[str, Any]) -> Draft:
     cameras = member(document, "cameras", "the calibration")
     if not isinstance(cameras, list):
         raise CalibrationError("'cameras' is not a list")
-    return Draft(tuple(map(_native_camera, cameras)), units, up)
+    return Draft(tuple(map(_native_camera, bounded(cameras))), units, up)
 
 
 def _native_camera(entry: Any) -> Camera:
@@ -315,7 +333,13 @@ def _in_metres(draft: Draft, units: Units | None, path: Path) -> tuple[Camera, .
         raise CalibrationError(
             f"its cameras are {spacing * METRES[unit]:.4g} m apart (median) if its unit is {unit}; {advice}"
         )
-    return tuple(replace(camera, cam_from_world=rigid(camera.R, camera.t * METRES[unit])) for camera in draft.cameras)
+    cameras = [replace(camera, cam_from_world=rigid(camera.R, camera.t * METRES[unit])) for camera in draft.cameras]
+    for camera in cameras:
+        if np.linalg.norm(camera.center_m) > _FARTHEST_M:
+            raise CalibrationError(
+                f"camera {camera.name} stands {np.linalg.norm(camera.center_m) / 1000:.3g} km from the world's origin"
+            )
+    return tuple(cameras)
 
 
 def _spacing(cameras: Sequence[Camera]) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PADDING_PX = 16  # a codec's macroblock: what container and sensor size may differ by without any scaling
 SAME_SHAPE = 0.005  # relative difference of aspect ratios that still counts as one shape
+_LISTED = 30  # names in a message
 UPRIGHT = 0.5  # mean length below which the cameras' image axes do not agree on a direction
 
 UP_AXES = {
@@ -29,15 +31,16 @@ class CameraRig:
     Attributes:
         cameras: The cameras; names are unique.
         up: The world's up axis: x, y, z, -x, -y or -z.
+        incomplete: Why entries of the calibration are no cameras, by their names; asking for one says it.
     """
 
     cameras: tuple[Camera, ...]
     up: str = "z"
+    incomplete: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        names = self.names
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if twice:
             raise CalibrationError(f"the calibration names {', '.join(twice)} more than once")
         if self.up not in UP_AXES:
@@ -63,7 +66,9 @@ class CameraRig:
         for camera in self.cameras:
             if camera.name == name:
                 return camera
-        raise CalibrationError(f"the calibration has no camera {name!r}; it has {', '.join(self.names)}")
+        if name in self.incomplete:
+            raise CalibrationError(f"the calibration's entry {name!r} is no whole camera: {self.incomplete[name]}")
+        raise CalibrationError(f"the calibration has no camera {name!r}; it has {listed(self.names)}")
 
     def subset(self, names: Iterable[str]) -> CameraRig:
         """Return the named cameras, in that order.
@@ -72,6 +77,12 @@ class CameraRig:
             CalibrationError: A camera is not in the calibration.
         """
         return CameraRig(tuple(self[name] for name in names), self.up)
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names for a message, which is one line."""
+    shown = list(names)[:_LISTED]
+    return ", ".join(shown) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def guess_up(cameras: Iterable[Camera]) -> tuple[str, float] | None:
@@ -117,7 +128,9 @@ def match_sizes(rig: CameraRig, sizes: Mapping[str, tuple[int, int]], said_by: s
     unknown = [name for name in sizes if name not in rig.names]
     if unknown:
         rig[unknown[0]]  # raises, naming the cameras that there are
-    return CameraRig(tuple(_match_size(c, sizes[c.name], said_by) if c.name in sizes else c for c in rig), rig.up)
+    return CameraRig(
+        tuple(_match_size(c, sizes[c.name], said_by) if c.name in sizes else c for c in rig), rig.up, rig.incomplete
+    )
 
 
 def _match_size(camera: Camera, size: tuple[int, int], said_by: str) -> Camera:

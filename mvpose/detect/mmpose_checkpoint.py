@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvpose.atomic import atomic_path
 from mvpose.errors import DetectionError, WorkspaceError
+from mvpose.inputs import NONSENSE
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +153,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise DetectionError(
             f"checkpoint {path} is refused: {why}; save its state_dict alone with torch.save(model.state_dict(), …)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch raises whatever the bytes bring about
         raise DetectionError(f"checkpoint {path} cannot be read: it is damaged or no file of torch") from error
     if not isinstance(content, dict):
         raise DetectionError(f"checkpoint {path} holds a {type(content).__name__}, not weights")
@@ -167,9 +168,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         path=path,
         weights={str(key).removeprefix("module."): value for key, value in weights.items()},
-        joint_names=tuple(str(names[index]) for index in sorted(names)) if isinstance(names, dict) else None,
+        joint_names=_joint_names(names),
         config=read_config(meta["cfg"], path) if isinstance(meta.get("cfg"), str) else None,
     )
+
+
+def _joint_names(names: object) -> tuple[str, ...] | None:
+    """Return the joints of a table by number; None where it is none."""
+    if not isinstance(names, dict) or not all(isinstance(index, int) for index in names):
+        return None
+    return tuple(str(names[index]) for index in sorted(names))
 
 
 class _Inert:
@@ -194,7 +202,7 @@ def read_config(text: str, path: Path) -> dict[str, Any]:
     try:
         config = dict(_assignment(statement) for statement in ast.parse(text).body)
         _refuse_paths(config)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, MemoryError, *NONSENSE) as error:  # a parser that is out of stack says MemoryError
         raise DetectionError(
             f"checkpoint {path} is refused: its config is more than plain values ({error}); save its state_dict alone"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError
 from mvpose.formats.foreign2d import ForeignKeypoints, read_foreign
-from mvpose.formats.results import check_format, read_arrays
+from mvpose.formats.results import Field, read_arrays
+from mvpose.inputs import NONSENSE
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.session import CameraSource, camera_times
 from mvpose.skeleton import skeleton_of
@@ -21,21 +23,20 @@ from mvpose.video import Video
 log = logging.getLogger(__name__)
 
 KEYPOINTS_FORMAT = "mvpose.keypoints2d/1"
-# Kinds of numpy's dtypes and shape of each field; N detections, J joints, T frames.
-_FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
-    "camera": ("U", ()),
-    "size_px": ("iu", (2,)),
-    "time_s": ("fiu", ("T",)),
-    "joint_names": ("U", ("J",)),
-    "skeleton": ("U", ()),
-    "frame_ptr": ("iu", ("T+1",)),
-    "xy_px": ("fiu", ("N", "J", 2)),
-    "score": ("fiu", ("N", "J")),
-    "track_id": ("iu", ("N",)),
-    "bbox_px": ("fiu", ("N", 4)),
+_LONG_LEAD = 300  # frames before the first that a file names: more, and more than it has, is asked about
+# N detections, J joints, T frames.
+_FIELDS = {
+    "camera": Field("U"),
+    "size_px": Field("iu", (2,), optional=True),  # of images that nobody knows the size of
+    "time_s": Field("fiu", ("T",)),
+    "joint_names": Field("U", ("J",)),
+    "skeleton": Field("U"),
+    "frame_ptr": Field("iu", ("T+1",)),
+    "xy_px": Field("fiu", ("N", "J", 2)),
+    "score": Field("fiu", ("N", "J")),
+    "track_id": Field("iu", ("N",)),
+    "bbox_px": Field("fiu", ("N", 4)),
 }
-_OPTIONAL = frozenset({"size_px"})  # of images that nobody knows the size of
-_KINDS = {"U": "text", "iu": "whole numbers", "fiu": "numbers"}
 
 
 def write_keypoints(keypoints: Keypoints2D, path: Path) -> None:
@@ -70,9 +71,9 @@ def read_npz(path: Path) -> Keypoints2D:
     Raises:
         FormatError: The file is no npz of ours, of a newer version, or a field does not hold what it should.
     """
-    fields = read_arrays(path)
-    check_format(fields.get("format", ""), KEYPOINTS_FORMAT, path)
-    _check_fields(path, fields)
+    fields = read_arrays(path, _FIELDS, KEYPOINTS_FORMAT)
+    if "size_px" in fields and fields["size_px"].min() < 1:
+        raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
     try:
         return Keypoints2D(
             camera=str(fields["camera"]),
@@ -85,30 +86,8 @@ def read_npz(path: Path) -> Keypoints2D:
             size_px=(int(fields["size_px"][0]), int(fields["size_px"][1])) if "size_px" in fields else None,
             bbox_px=fields["bbox_px"],
         )
-    except ValueError as error:
+    except NONSENSE as error:
         raise FormatError(f"{path}: {error}.") from error
-
-
-def _check_fields(path: Path, fields: dict[str, np.ndarray]) -> None:
-    expected = {name: field for name, field in _FIELDS.items() if name in fields or name not in _OPTIONAL}
-    for name, (kinds, shape) in expected.items():
-        if name not in fields:
-            raise FormatError(f"{path} has no field {name}.")
-        if fields[name].dtype.kind not in kinds or fields[name].ndim != len(shape):
-            raise FormatError(
-                f"{path}: {name} must be {_KINDS[kinds]} of {len(shape)} dimensions, not {fields[name].dtype} "
-                f"{fields[name].shape}."
-            )
-    frames = len(fields["time_s"])
-    sides = {"N": len(fields["xy_px"]), "J": len(fields["joint_names"]), "T": frames, "T+1": frames + 1}
-    for name, (_, shape) in expected.items():
-        wanted = tuple(sides[side] if isinstance(side, str) else side for side in shape)
-        if fields[name].shape != wanted:
-            raise FormatError(
-                f"{path}: {name} must be ({', '.join(map(str, shape))}) = {wanted}, not {fields[name].shape}."
-            )
-    if "size_px" in fields and fields["size_px"].min() < 1:
-        raise FormatError(f"{path}: size_px must be positive, not {fields['size_px'].tolist()}.")
 
 
 def read_keypoints(
@@ -140,7 +119,7 @@ def read_keypoints(
     path = source.keypoints
     if path is None:
         raise ValueError(f"{source.name} has no keypoints to read")
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and not path.is_dir():
         keypoints = _place_npz(source, video, read_npz(path), size_px)
     else:
         keypoints = _place_foreign(source, video, read_foreign(path, skeleton), frame_base, size_px)
@@ -172,7 +151,7 @@ def _place_npz(
     if source.timestamps is None:
         times = keypoints.time_s + source.start_s
     else:
-        times = camera_times(source, video, keypoints.n_frames)
+        times = camera_times(source, video, keypoints.n_frames, lists_all=True)
         _check_length(source, keypoints.n_frames, len(times))
         times = times[: keypoints.n_frames]
     return replace(keypoints, camera=source.name, time_s=times, size_px=size_px if made_from is None else made_from)
@@ -185,15 +164,23 @@ def _place_foreign(
     frame_base: int | None,
     size_px: tuple[int, int] | None,
 ) -> Keypoints2D:
-    base = found.frame_base if frame_base is None else frame_base
+    base = next(b for b in (source.frame_base, frame_base, found.frame_base) if b is not None)
     if found.first_frame < base and found.first_frame <= found.last_frame:
         raise FormatError(
             f"{source.name}: {source.keypoints} has a frame {found.first_frame}, before the first, which is {base}; "
-            "mend frame_base under [keypoints] in session.toml."
+            f"mend {_frame_base_key(source)} in session.toml."
+        )
+    told = found.knows_base or source.frame_base is not None or frame_base is not None
+    lead, span = found.first_frame - base, found.last_frame - found.first_frame + 1
+    if video is None and not told and lead > max(span, _LONG_LEAD):
+        raise FormatError(
+            f"{source.name}: {source.keypoints} begins with frame {found.first_frame} and has {span} frames. If "
+            f"that is the number of its first frame, set {_frame_base_key(source)} = {found.first_frame} in "
+            f"session.toml; if nobody is seen for so long, set it to {base}."
         )
     frame = found.frame - base
     n_frames = max(found.last_frame - base + 1, 0)
-    times = camera_times(source, video, n_frames)
+    times = camera_times(source, video, n_frames, lists_all=found.lists_all)
     _check_length(source, n_frames, len(times))
     order = np.argsort(frame, kind="stable")
     return Keypoints2D(
@@ -212,9 +199,15 @@ def _check_length(source: CameraSource, n_frames: int, limit: int) -> None:
     if n_frames > limit:
         raise FormatError(
             f"{source.name}: {source.keypoints} goes on to frame {n_frames - 1} counted from 0, and the camera has "
-            f"{limit} frames. If the file counts from 1, set frame_base = 1 under [keypoints] in session.toml; "
-            "otherwise it belongs to another video."
+            f"{limit} frames. If the file counts from 1, set frame_base = 1 under [keypoints] in session.toml, or "
+            f"{_frame_base_key(source)} for this one alone; otherwise it belongs to another video."
         )
+
+
+def _frame_base_key(source: CameraSource) -> str:
+    """Return how session.toml calls the number of a camera's first frame."""
+    name = source.name if re.fullmatch(r"[A-Za-z0-9_-]+", source.name) else f'"{source.name}"'
+    return f"cameras.{name}.frame_base"
 
 
 def _check_tracks(source: CameraSource, keypoints: Keypoints2D) -> None:

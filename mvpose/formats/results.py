@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from mvpose.atomic import atomic_path
 from mvpose.clock import Clock, Clocks, carried
 from mvpose.errors import FormatError
+from mvpose.inputs import NONSENSE, parse_json, read_npz, read_text
 from mvpose.poses import Poses3D
 from mvpose.skeleton import skeleton_of
 from mvpose.sync.offsets import EARLIER_NAMES, METHODS, Mode, OffsetGraph, PairwiseOffset, Support
@@ -73,8 +75,10 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         FormatError: It is missing, not JSON, of another format or of a newer version.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = parse_json(read_text(path))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise FormatError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path} does not hold a JSON object")
@@ -154,7 +158,7 @@ def read_clocks(path: Path) -> Clocks:
             tuple(tuple(component) for component in value.get("components", ())),
             *(float("nan") if cycle.get(key) is None else float(cycle[key]) for key in ("max", "rms")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except NONSENSE as error:
         raise FormatError(f"{path} does not hold clocks: {type(error).__name__}: {error}") from error
 
 
@@ -206,27 +210,78 @@ def read_offsets(path: Path) -> OffsetGraph:
                 )
             )
         return OffsetGraph(tuple(value["cameras"]), tuple(edges), dict(value.get("notes", {})))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except NONSENSE as error:
         raise FormatError(f"{path} does not hold offsets: {type(error).__name__}: {error}") from error
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz; nothing in it is unpickled.
+@dataclass(frozen=True)
+class Field:
+    """What an array of a file must be.
+
+    Attributes:
+        kinds: Kinds of NumPy's dtypes: ``U`` text, ``iu`` whole numbers, ``fiu`` numbers, ``b`` truth values.
+        shape: Its sides, a letter where any length will do that is the same wherever the letter stands. ``T+1`` is one
+            more than ``T``.
+        optional: Whether a file may lack it.
+    """
+
+    kinds: str
+    shape: tuple[int | str, ...] = ()
+    optional: bool = False
+
+
+_KINDS = {"U": "text", "iu": "whole numbers", "fiu": "numbers", "b": "true or false"}
+_MOST_NAMES = 1000  # of joints or cameras: all that is named
+
+
+def read_arrays(path: Path, fields: Mapping[str, Field], format_name: str) -> dict[str, np.ndarray]:
+    """Read one of our npz files: the arrays that its format promises, and no others; nothing is unpickled.
+
+    Args:
+        path: The file.
+        fields: The arrays, beside ``format``.
+        format_name: Its format and version, e.g. ``mvpose.poses3d/1``.
 
     Raises:
-        FormatError: It is missing, damaged, or no archive of plain arrays.
+        FormatError: It is missing, damaged, no archive of plain arrays, of another format or of a newer version, or an
+            array is not what it should be.
     """
     try:
-        with Path(path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {name: archive[name] for name in archive.files}
+        arrays = read_npz(path, ["format", *fields])
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read as npz ({error.strerror or error}).") from error
     # A damaged archive makes zipfile, zlib and numpy's header parser raise nearly anything.
     except Exception as error:
-        # numpy's own words advise to load it all the same.
-        why = "it does not hold plain arrays" if "pickle" in str(error) else error or type(error).__name__
-        raise FormatError(f"{path} cannot be read as npz ({why}).") from error
+        raise FormatError(f"{path} cannot be read as npz ({error or type(error).__name__}).") from error
+    check_format(arrays.get("format", ""), format_name, path)
+    sides: dict[str, int] = {}
+    for name, field in fields.items():
+        if name not in arrays and not field.optional:
+            raise FormatError(f"{path} has no field {name}.")
+    there = {name: field for name, field in fields.items() if name in arrays}
+    for name, field in there.items():
+        found = arrays[name]
+        if found.dtype.kind not in field.kinds or found.ndim != len(field.shape):
+            raise FormatError(
+                f"{path}: {name} must be {_KINDS[field.kinds]} of {len(field.shape)} dimensions, not {found.dtype} "
+                f"{found.shape}."
+            )
+        if found.dtype.kind == "U" and found.size > _MOST_NAMES:
+            raise FormatError(f"{path}: {name} holds {found.size} names, and at most {_MOST_NAMES} make sense.")
+        sides |= {
+            side: n
+            for side, n in zip(field.shape, found.shape, strict=True)
+            if isinstance(side, str) and side not in sides
+        }
+    for name, field in there.items():
+        wanted = tuple(
+            sides["T"] + 1 if side == "T+1" else sides[side] if isinstance(side, str) else side for side in field.shape
+        )
+        if arrays[name].shape != wanted:
+            raise FormatError(
+                f"{path}: {name} must be ({', '.join(map(str, field.shape))}) = {wanted}, not {arrays[name].shape}."
+            )
+    return arrays
 
 
 def write_poses(poses: Poses3D, path: Path) -> None:
@@ -249,14 +304,28 @@ def write_poses(poses: Poses3D, path: Path) -> None:
         )
 
 
+_POSES_FIELDS = {
+    "time_s": Field("fiu", ("T",)),
+    "person_ids": Field("iu", ("P",)),
+    "joint_names": Field("U", ("J",)),
+    "xyz_m": Field("fiu", ("T", "P", "J", 3)),
+    "reprojection_px": Field("fiu", ("T", "P", "J")),
+    "n_views": Field("iu", ("T", "P", "J")),
+    "cov_m2": Field("fiu", ("T", "P", "J", 3, 3)),
+    "skeleton": Field("U"),
+    "cameras": Field("U", ("C",)),
+    "up": Field("U"),
+    "smoothed": Field("b"),
+}
+
+
 def read_poses(path: Path) -> Poses3D:
     """Read poses3d.npz.
 
     Raises:
         FormatError: It does not hold poses, or is of a newer version.
     """
-    value = read_arrays(path)
-    check_format(value.get("format"), POSES_FORMAT, path)
+    value = read_arrays(path, _POSES_FIELDS, POSES_FORMAT)
     try:
         return Poses3D(
             time_s=value["time_s"],
@@ -270,5 +339,5 @@ def read_poses(path: Path) -> Poses3D:
             up=str(value["up"]),
             smoothed=bool(value["smoothed"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} does not hold poses: {type(error).__name__}: {error}") from error
+    except NONSENSE as error:
+        raise FormatError(f"{path} does not hold poses: {error}") from error

@@ -152,11 +152,11 @@ def timeline(
         raise ReconstructionError(f"the timeline needs a positive frame rate, not {fps}; give --fps")
     low = first if start_s is None else max(first, start_s)
     high = last if end_s is None else min(last, end_s)
-    steps = np.arange(np.ceil(low * fps - 1e-6), np.floor(high * fps + 1e-6) + 1)
+    steps = np.arange(np.ceil(low * fps - 1e-6), np.floor(high * fps + 1e-6) + 1) if low <= high else np.zeros(0)
     if not len(steps):
         raise ReconstructionError(
-            f"nothing to reconstruct from {low:.3f} s to {high:.3f} s at {fps:g} fps: two cameras were recording from "
-            f"{first:.3f} s to {last:.3f} s of session time. Change --start, --end or --fps."
+            f"nothing to reconstruct from {low:.10g} s to {high:.10g} s at {fps:g} fps: two cameras were recording "
+            f"from {first:.3f} s to {last:.3f} s of session time. Change --start, --end or --fps."
         )
     return (steps + 0.0) / fps
 

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mvpose.errors import FormatError
+from mvpose.inputs import read_text
 from mvpose.synthetic.motion import CMU21, Motion
 
 log = logging.getLogger(__name__)
@@ -173,9 +174,9 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def _parse(path: Path) -> tuple[_Tree, float, np.ndarray]:
     """Return the joints, the duration of a frame in seconds, and the channels' values (T, C)."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror}.") from error
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is not text in UTF-8 (byte {error.start}), and so no BVH file.") from error
     if not text.lstrip().startswith("HIERARCHY"):

@@ -7,7 +7,6 @@ and z up. Joints are those of ``SKELETONS["cmu21"]``.
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +17,12 @@ from scipy.interpolate import BSpline, CubicSpline, PchipInterpolator, make_inte
 from scipy.ndimage import gaussian_filter1d
 
 from mvpose.errors import FormatError
+from mvpose.inputs import read_npz, read_text
 from mvpose.skeleton import SKELETONS, Skeleton, skeleton_of
 
 CMU21 = SKELETONS["cmu21"]
+_RATES_HZ = (1.0, 10_000.0)  # of a motion pack's clips
+_FARTHEST_M = 1e4
 GRAVITY_MPS2 = 9.81
 _Angles = dict[str, np.ndarray]
 
@@ -293,25 +295,33 @@ def read_motion_pack(path_npz: Path) -> dict[str, Motion]:
     path_npz = Path(path_npz)
     index = path_npz.with_name("index.csv")
     try:
-        with index.open(newline="", encoding="utf-8") as file:
-            rates = {row["clip_id"]: float(row["fps"]) for row in csv.DictReader(file)}
-        with np.load(path_npz, allow_pickle=False) as pack:
-            arrays = {name: pack[name] for name in pack.files}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path_npz} is not a motion pack with {index.name} beside it: {error}") from error
+        table = csv.DictReader(read_text(index).splitlines())
+        rates = {row["clip_id"]: float(row["fps"]) for row in table}
+        arrays = read_npz(path_npz)
+    # A damaged archive makes zipfile, zlib and numpy's header parser raise nearly anything.
+    except Exception as error:
+        words = getattr(error, "strerror", None) or error or type(error).__name__
+        raise FormatError(f"{path_npz} is not a motion pack with {index.name} beside it: {words}") from error
     if "joint_names" not in arrays:
         raise FormatError(f"{path_npz} is not a motion pack: it has no joint_names")
     sides = {"l": "left", "r": "right"}
     names = [
         "_".join([sides.get(head, head), *rest]) for head, *rest in (str(n).split("_") for n in arrays["joint_names"])
     ]
-    skeleton = skeleton_of(names)
+    try:
+        skeleton = skeleton_of(names)
+    except ValueError as error:
+        raise FormatError(f"{path_npz}: its names of joints are not usable ({error})") from error
     clips = {name: xyz for name, xyz in arrays.items() if name != "joint_names"}
     for name, xyz in clips.items():
         if name not in rates:
             raise FormatError(f"{index} gives no rate for clip {name} of {path_npz.name}")
-        if xyz.ndim != 3 or len(xyz) < 2 or xyz.shape[1:] != (len(skeleton), 3):
+        if not _RATES_HZ[0] <= rates[name] <= _RATES_HZ[1]:
+            raise FormatError(f"{index} gives {rates[name]:g} fps for clip {name}, which is no rate of motion capture")
+        if xyz.dtype.kind != "f" or xyz.ndim != 3 or len(xyz) < 2 or xyz.shape[1:] != (len(skeleton), 3):
             raise FormatError(f"{path_npz}: clip {name} is {xyz.shape}, not (T, {len(skeleton)}, 3)")
+        if not (np.abs(xyz) <= _FARTHEST_M).all():
+            raise FormatError(f"{path_npz}: clip {name} holds places that are not finite, or kilometres away")
     return {name: Motion(np.arange(len(xyz)) / rates[name], xyz[:, None], skeleton) for name, xyz in clips.items()}
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mvpose import __version__
 from mvpose.errors import FormatError, MissingDependencyError, MvposeError, WorkspaceError
+from mvpose.inputs import open_file, parse_json, read_text
 from mvpose.training.config import Plan
 from mvpose.training.folder import seed_of
 from mvpose.training.weights import save_weights
@@ -39,6 +40,8 @@ except ImportError as missing:
     raise MissingDependencyError(f'mmengine cannot be imported ({missing}): pip install "mvpose[train]"') from missing
 
 _log = logging.getLogger(__name__)
+
+_LARGEST_NOTE = 10_000  # bytes of the file that names the last checkpoint
 
 
 Progress = Callable[[str, int, int], None]
@@ -170,7 +173,7 @@ def _processes(launcher: str) -> Iterator[tuple[int, int]]:
 def _checkpoint_in(work_dir: Path, resume: bool) -> Path | None:
     """Return the last checkpoint of a folder; there must be none if this is a new training."""
     try:
-        named = Path((work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+        named = Path(read_text(work_dir / "last_checkpoint", _LARGEST_NOTE).strip())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -183,8 +186,11 @@ def _checkpoint_in(work_dir: Path, resume: bool) -> Path | None:
 def _check_checkpoint(path: Path, course: str) -> int:
     """Return the iterations done; refuse a checkpoint that is broken or of a training with other values."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        iteration, found = int(checkpoint["meta"]["iter"]), json.loads(checkpoint["course"])
+        with open_file(path) as file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        iteration, found = int(checkpoint["meta"]["iter"]), parse_json(checkpoint["course"])
+        if not isinstance(found, dict) or iteration < 0:
+            raise ValueError("it does not say what was trained")
     except Exception as error:  # torch raises whatever the bytes bring about
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mvpose.atomic import atomic_path
 from mvpose.errors import FormatError
+from mvpose.inputs import open_file, parse_json
 
 WEIGHTS_FORMAT = "mvpose.weights/1"
 
@@ -107,8 +108,8 @@ def _checked(file: Any, own: Mapping[str, Tensor], path: Path) -> dict[str, Any]
 def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     _check_format(header.get("format"), path)
     try:
-        metadata = json.loads(header["metadata"])
-    except (KeyError, ValueError, RecursionError):
+        metadata = parse_json(header["metadata"])
+    except (KeyError, ValueError):
         metadata = None
     if not isinstance(metadata, dict):
         raise FormatError(f"{path} says nothing readable of its weights; get the file anew")
@@ -119,7 +120,7 @@ def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a safetensors file, of which the header alone is read until a tensor is asked for."""
     try:
-        with path.open("rb") as raw:  # safetensors' own words for a file that is missing or a folder are of no use
+        with open_file(path) as raw:  # safetensors' own words for what is missing, a folder or a pipe are of no use
             length = int.from_bytes(raw.read(8), "little")
         if length > _LONGEST_HEADER:
             raise SafetensorError(f"its header is to have {length} bytes, more than {_LONGEST_HEADER}")

@@ -10,13 +10,13 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
-from mvpose.calib.camera import Camera
+from mvpose.calib.camera import MIN_SIDE_PX, Camera
 from mvpose.calib.rig import CameraRig
 from mvpose.clock import Clock, Clocks
 from mvpose.poses import Poses3D
@@ -33,6 +33,7 @@ _OTHER_COLOUR = "#b45309"
 
 _OVERLAY_LIMB_RADIUS_M = 0.016
 _SHOT_WIDTH_PX = 640
+_LARGEST_SHOT_PX = 4096  # of the image that a shot is cut from: people are drawn at its size
 _PLAYBACK_FRAMES, _PLAYBACK_S = 300, 12.0
 _PLOT_WINDOW_S = 10.0
 _INT16_NAN = -32768
@@ -463,19 +464,21 @@ def _middles(xyz: np.ndarray) -> np.ndarray:
 
 def _shot_pictures(shot: Shot, variants: Sequence[Variant]) -> dict[str, Any]:
     """Draw every variant over a shot, cropped to the people so that what differs is large enough to see."""
-    width, height = shot.camera.size_px
+    camera = _drawable(shot.camera)
+    width, height = camera.size_px
     image = np.full((height, width, 3), 236, dtype=np.uint8) if shot.image is None else shot.image
     if image.shape[1::-1] != (width, height):
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     shown = [v for v in variants if v.name in shot.t_session_s]
-    spots = [shot.camera.project(positions_at(v.poses, shot.t_session_s[v.name])).reshape(-1, 2) for v in shown]
-    left, top, right, bottom = _crop(np.concatenate(spots) if spots else np.zeros((0, 2)), shot.camera.size_px)
+    spots = [camera.project(positions_at(v.poses, shot.t_session_s[v.name])).reshape(-1, 2) for v in shown]
+    left, top, right, bottom = _crop(np.concatenate(spots) if spots else np.zeros((0, 2)), camera.size_px)
     pictures = []
     for v in shown:
         t = shot.t_session_s[v.name]
-        drawn = draw_skeletons(image, shot.camera, v.poses, t)[top:bottom, left:right]
+        drawn = draw_skeletons(image, camera, v.poses, t)[top:bottom, left:right]
         scale = min(1.0, _SHOT_WIDTH_PX / drawn.shape[1])
-        small = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = (max(1, round(scale * drawn.shape[1])), max(1, round(scale * drawn.shape[0])))
+        small = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
         pictures.append(
             {
                 "label": v.label,
@@ -486,6 +489,18 @@ def _shot_pictures(shot: Shot, variants: Sequence[Variant]) -> dict[str, Any]:
             }
         )
     return {"title": shot.title, "pictures": pictures}
+
+
+def _drawable(camera: Camera) -> Camera:
+    """Return the camera for a picture that is no larger than it has to be, whatever size the calibration names."""
+    scale = _LARGEST_SHOT_PX / max(camera.size_px)
+    if scale >= 1:
+        return camera
+    K = camera.K.copy()
+    K[:2] *= scale
+    K[:2, 2] += (scale - 1) / 2
+    width, height = (max(MIN_SIDE_PX, round(scale * side)) for side in camera.size_px)
+    return replace(camera, K=K, size_px=(width, height))
 
 
 def _crop(xy: np.ndarray, size_px: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -181,6 +181,7 @@ def qualisys_text(rig):
         k1, k2, p1, p2, k3 = c.dist.tolist()
         text += f"""<camera active="1" serial="{c.name}" model="none" viewrotation="0" video_resolution="">
             <fov_video left="0" top="0" right="1919" bottom="1079"/>
+            <fov_video_max left="0" top="0" right="1919" bottom="1079"/>
             <transform {entries} x="{x!r}" y="{y!r}" z="{z!r}"/>
             <intrinsic focalLengthU="{fx}" focalLengthV="{fy}" centerPointU="{cx}" centerPointV="{cy}"
              radialDistortion1="{k1}" radialDistortion2="{k2}" radialDistortion3="{k3}"
@@ -196,13 +197,205 @@ def test_qualisys(plain_rig, same, tmp_path):
 
 def test_qualisys_region_and_resolution(plain_rig, tmp_path):
     """The image starts at the region's corner, and 540p video has a pixel for two of the sensor's."""
-    text = qualisys_text(plain_rig).replace('left="0" top="0" right="1919"', 'left="100" top="40" right="1919"')
+    text = qualisys_text(plain_rig).replace('<fov_video left="0" top="0"', '<fov_video left="100" top="40"')
     path = tmp_path / "Calib.qca.txt"
     path.write_text(text.replace('video_resolution=""', 'video_resolution="540p"'))
     camera = read_rig(path)["cam01"]
     assert camera.size_px == (910, 520)
     expected = [[1400.5 / 2, 0, (951.25 - 100) / 2], [0, 1401.5 / 2, (543.75 - 40) / 2], [0, 0, 1]]
     np.testing.assert_allclose(camera.K, expected)
+
+
+@pytest.mark.parametrize(("lines", "resolution"), [(1440, "1440p"), (2160, "2160p"), (1088, ""), (2880, "1440p")])
+def test_qualisys_sensors_of_any_number_of_lines(plain_rig, tmp_path, lines, resolution):
+    """A sensor of 1440 lines filmed at 1440p is not scaled, one of 2880 lines is halved."""
+    text = qualisys_text(plain_rig).replace('bottom="1079"', f'bottom="{lines - 1}"')
+    path = tmp_path / "Calib.qca.txt"
+    path.write_text(text.replace('video_resolution=""', f'video_resolution="{resolution}"'))
+    scale = 0.5 if lines == 2880 else 1.0
+    camera = read_rig(path)["cam01"]
+    assert camera.size_px == (1920 * scale, lines * scale)
+    np.testing.assert_allclose(camera.K[:2], plain_rig["cam01"].K[:2] * scale)
+
+
+# Caliscope, FreeMoCap, Vicon
+
+
+def caliscope_text(rig, heading, form, **more):
+    text = 'fps_recording = 24\n\n[charuco]\ncolumns = 4\nunits = "inch"\n\n[capture_volume]\nstage = 2\n\n'
+    for index, c in enumerate(rig):
+        rotation = (rodrigues(c.R) if form == "vector" else c.R).tolist()
+        fields = {"size": [1920, 1080], "matrix": c.K.tolist(), "distortions": c.dist.tolist(), "rotation": rotation,
+                  "translation": c.t.tolist(), "rotation_count": 0, "error": 0.3, **more}  # fmt: skip
+        text += f"[{heading.format(index)}]\n" + "".join(f"{key} = {value}\n" for key, value in fields.items()) + "\n"
+    return text
+
+
+@pytest.mark.parametrize("heading", ["cameras.{}", "cam_{}"])
+@pytest.mark.parametrize("form", ["vector", "matrix"])
+def test_caliscope(rig, same, tmp_path, heading, form, caplog):
+    path = tmp_path / "camera_array.toml"
+    path.write_text(caliscope_text(rig, heading, form))
+    read = read_rig(path)
+    assert read.names == ("cam_0", "cam_1", "cam_2")
+    renamed = [type(c)(f"cam_{i}", c.size_px, c.K, c.dist, c.cam_from_world) for i, c in enumerate(rig)]
+    same(read, CameraRig(tuple(renamed)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3, -1])
+@pytest.mark.parametrize("lens", ["rig", "fisheye", "prism"])
+def test_caliscope_turns_its_images(camera_at, tmp_path, quarters, lens, caplog):
+    """Where the upright image shows a point, the turned calibration has it."""
+    dist = {"rig": (-0.1, 0.02, 0.01, 0.02, 0.0), "fisheye": (0.01, -0.02, 0.003, 0.001),
+            "prism": (-0.1, 0.02, 0.01, 0.02, 0.0, 0.1, 0, 0, 0.01, 0.002, -0.02, 0.003)}[lens]  # fmt: skip
+    more = {"dist": dist, "model": "fisheye" if lens == "fisheye" else "pinhole"}
+    cameras = [camera_at("cam_0", (4, 0.5, 1.6), **more), camera_at("cam_1", (-1, 4.2, 1.9), **more)]
+    path = tmp_path / "config.toml"
+    fisheye = "true" if lens == "fisheye" else "false"
+    path.write_text(caliscope_text(cameras, "cam_{}", "vector", rotation_count=quarters, fisheye=fisheye))
+    points = np.random.default_rng(0).uniform(-0.8, 0.8, (50, 3))
+    for camera, read in zip(cameras, read_rig(path), strict=True):
+        expected, (width, height) = camera.project(points), camera.size_px
+        for _ in range(quarters % 4):  # clockwise: the left column becomes the top row
+            expected, (width, height) = np.stack([height - 1 - expected[:, 1], expected[:, 0]], 1), (height, width)
+        assert read.size_px == (width, height)
+        np.testing.assert_allclose(read.project(points), expected, atol=1e-9 * 1920)
+    assert "Caliscope turns its image by" in caplog.text
+
+
+def test_freemocap_is_in_millimetres_where_it_knows_the_board(rig, same, tmp_path, caplog):
+    """1.2 m between two cameras could be 1200 cm as well, if nobody said."""
+    close = CameraRig(tuple(
+        type(c)(c.name, c.size_px, c.K, c.dist, np.block([[c.R, c.t[:, None] * 0.2], [np.zeros((1, 3)), 1]]))
+        for c in rig
+    ))  # fmt: skip
+    path = tmp_path / "camera_calibration.toml"
+    path.write_text(anipose_text(close, 0.001), encoding="utf-8")
+    with pytest.raises(CalibrationError, match="pass --units"):
+        read_rig(path)
+    path.write_text(anipose_text(close, 0.001) + "charuco_square_size = 39.0\n", encoding="utf-8")
+    same(read_rig(path), close)
+    path.write_text(anipose_text(close, 0.001) + "charuco_square_size = 1\n", encoding="utf-8")  # never told
+    with pytest.raises(CalibrationError, match="pass --units"):
+        read_rig(path)
+
+
+VICON_LENS = (-4.5e-8, 6e-15, 0.0)
+
+
+def vicon_text(rig, lens=VICON_LENS, tag="VICON_RADIAL2"):
+    text = '<?xml version="1.0" encoding="UTF-8" standalone="no" ?>\n<Cameras NAME="" VERSION="1.0">\n'
+    for number, c in enumerate(rig):
+        angle_axis = rodrigues(c.R)
+        angle = np.linalg.norm(angle_axis)
+        quaternion = [*(np.sin(angle / 2) * angle_axis / angle), np.cos(angle / 2)]
+        (fx, _, cx), (_, fy, cy), _ = c.K.tolist()
+        words = {"ORIENTATION": quaternion, "POSITION": c.center_m * 1000, "PRINCIPAL_POINT": [cx, cy]}
+        attributes = " ".join(f'{key}="{" ".join(map(repr, map(float, value)))}"' for key, value in words.items())
+        radial = f"Vicon3Parameter {cx} {cy} {' '.join(map(repr, lens))}" if tag[-1] == "2" else f"{lens[0]} {lens[1]}"
+        text += f'''<Camera DEVICEID="{c.name}" DISPLAY_TYPE="VideoCamera" TYPE="VIDEO"
+          SENSOR_SIZE="1920 1080" PIXEL_ASPECT_RATIO="{fx / fy!r}" USERID="{number}"><ControlFrames/><KeyFrames>
+          <KeyFrame FOCAL_LENGTH="{fx!r}" FRAME="0" {attributes} {tag}="{radial}"/></KeyFrames></Camera>
+        <Camera DEVICEID="{c.name}7" TYPE="DxCore160" SENSOR_SIZE="4704 3456"><KeyFrames/></Camera>'''
+    return text + "</Cameras>"
+
+
+@pytest.mark.parametrize("tag", ["VICON_RADIAL", "VICON_RADIAL2"])
+def test_vicon(plain_rig, tmp_path, tag):
+    path = tmp_path / "walk.xcp"
+    path.write_text(vicon_text(plain_rig, tag=tag))
+    read = read_rig(path)
+    assert read.names == plain_rig.names
+    points = np.random.default_rng(0).uniform(-1, 1, (300, 3))
+    for camera, own in zip(read, plain_rig, strict=True):
+        np.testing.assert_allclose(camera.cam_from_world, own.cam_from_world, atol=1e-9)
+        np.testing.assert_allclose(camera.K, own.K)
+        # Vicon's own words: what is seen at p is, without the lens, at c + (p - c) (1 + k1 r² + k2 r⁴).
+        seen = camera.project(points)
+        inside = ((seen > 0) & (seen < camera.size_px)).all(axis=1)
+        assert inside.sum() > 100
+        off = (seen - own.K[:2, 2])[inside]
+        r2 = (off**2).sum(axis=1, keepdims=True)
+        straight = own.K[:2, 2] + off * (1 + VICON_LENS[0] * r2 + VICON_LENS[1] * r2**2)
+        flat = points[inside] @ own.R.T + own.t
+        np.testing.assert_allclose(straight, (flat[:, :2] / flat[:, 2:]) @ own.K[:2, :2].T + own.K[:2, 2], atol=0.05)
+
+
+def test_vicon_without_a_lens_or_a_key_frame(plain_rig, same, tmp_path, caplog):
+    path = tmp_path / "walk.xcp"
+    text = vicon_text(plain_rig, (0.0, 0.0, 0.0))
+    path.write_text(text)
+    same(
+        read_rig(path),
+        CameraRig(tuple(type(c)(c.name, c.size_px, c.K, np.zeros(5), c.cam_from_world) for c in plain_rig)),
+    )
+    head, _, rest = text.partition("<KeyFrame ")
+    path.write_text(head + rest[rest.index("/>") + 2 :])
+    assert read_rig(path).names == plain_rig.names[1:]
+    assert "cam01 is left out: camera cam01 has no KeyFrame: it is not calibrated" in caplog.text
+
+
+@pytest.mark.parametrize("lens", [(-1e-5, 0.0, 0.0), (1e300, 0.0, 0.0)])
+def test_vicon_lenses_that_are_none_are_refused(plain_rig, tmp_path, lens):
+    path = tmp_path / "walk.xcp"
+    path.write_text(vicon_text(plain_rig, lens))
+    with pytest.raises(CalibrationError, match=r"camera cam01: .*(lens|beyond all measure)"):
+        read_rig(path)
+
+
+# Entries that nobody needs
+
+
+UNPOSED = '[cam05]\nname = "cam05"\nsize = [1920, 1080]\nmatrix = [[1e3, 0, 960], [0, 1e3, 540], [0, 0, 1]]\n'
+UNPOSED += "distortions = [0.0, 0.0, 0.0, 0.0]\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "name", "why"),
+    [
+        (UNPOSED, "cam05", "has no 'rotation'"),
+        (UNPOSED + "rotation = [nan, nan, nan]\ntranslation = [nan, nan, nan]\n", "cam05", "rotation holds NaN"),
+        ("[groundplane]\nnormal = [0, 0, 1]\n", "groundplane", "has no 'size'"),
+    ],
+)
+def test_entries_without_a_pose_cost_only_their_camera(rig, same, tmp_path, extra, name, why, caplog):
+    path = tmp_path / "Calib.toml"
+    path.write_text(extra + anipose_text(rig, 1.0), encoding="utf-8")
+    read = read_rig(path)
+    same(read, rig)
+    assert f"{name} is left out: camera {name}" in caplog.text
+    assert why in caplog.text
+    with pytest.raises(CalibrationError, match=f"entry '{name}' is no whole camera: .*{why}"):
+        read.subset(["cam01", name])
+    if name == "cam05":
+        path.write_text(extra, encoding="utf-8")
+        with pytest.raises(CalibrationError, match=why):
+            read_rig(path)
+
+
+def test_entries_with_wrong_values_cost_the_file(rig, tmp_path):
+    path = tmp_path / "Calib.toml"
+    path.write_text(anipose_text(rig, 1.0).replace("1920, 1080,]", "1920, 0]", 1), encoding="utf-8")
+    with pytest.raises(CalibrationError, match="image size 1920 x 0"):
+        read_rig(path)
+
+
+def test_easymocap_with_a_camera_that_has_no_pose(plain_rig, same, tmp_path, caplog):
+    write_rig(plain_rig, tmp_path, "easymocap")
+    intri = (tmp_path / "intri.yml").read_text()
+    one = intri[intri.index("K_cam01") : intri.index("K_left")]
+    text = intri.replace("names:", 'names:\n  - "cam09"') + one.replace("cam01", "cam09")
+    (tmp_path / "intri.yml").write_text(text)
+    same(read_rig(tmp_path), plain_rig)
+    assert "cam09 is left out: extri.yml has no 'R_cam09'" in caplog.text
+
+
+def test_hidden_files_beside_yaml_are_passed_over(rig, same, tmp_path):
+    for c in rig:
+        write_rig(CameraRig((c,)), tmp_path / f"{c.name}.yml", "opencv")
+        (tmp_path / f"._{c.name}.yml").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X   \xff\xfe")
+    same(read_rig(tmp_path), CameraRig(tuple(sorted(rig, key=lambda c: c.name))))
 
 
 @pytest.mark.skipif(not QUALISYS.exists(), reason="the Pose2Sim recording is not here")

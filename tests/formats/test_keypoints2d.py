@@ -217,11 +217,10 @@ def test_any_named_set_is_taken(tmp_path):
     assert keypoints.skeleton.name == "custom"
 
 
-def test_inferencers_list_needs_the_skeleton_named(tmp_path):
+def test_inferencers_list_is_known_by_its_number_of_joints(tmp_path):
     content = mmpose_file((0, [mmpose_person(joints=26)]))["instance_info"]
     source = source_of(tmp_path / "cam01.json", content)
-    with pytest.raises(FormatError, match=r"does not name its 26 joints; set skeleton under \[keypoints\]"):
-        read_keypoints(source, video_of(1))
+    assert read_keypoints(source, video_of(1)).skeleton.name == "halpe26"
     assert read_keypoints(source, video_of(1), skeleton="halpe26").skeleton.name == "halpe26"
     with pytest.raises(FormatError, match="26 joints, and coco17 has 17"):
         read_keypoints(source, video_of(1), skeleton="coco17")
@@ -290,12 +289,13 @@ def test_coco_results(tmp_path):
     assert keypoints.track_id.tolist() == [-1, 3, -1]
 
 
-def test_coco_results_of_other_categories_need_the_skeleton_named(tmp_path):
+def test_coco_results_of_other_categories_are_known_by_their_number_of_joints(tmp_path):
     content = [coco_person(0, joints=26, category_id=2)]
     source = source_of(tmp_path / "cam01.json", content)
-    with pytest.raises(FormatError, match="does not name its 26 joints"):
-        read_keypoints(source, video_of(1))
+    assert read_keypoints(source, video_of(1)).skeleton.name == "halpe26"
     assert read_keypoints(source, video_of(1), skeleton="halpe26").skeleton.name == "halpe26"
+    with pytest.raises(FormatError, match="does not name its 9 joints"):
+        read_keypoints(source_of(tmp_path / "b.json", [coco_person(0, joints=9, category_id=2)]), video_of(1))
     with pytest.raises(FormatError, match=r"mixes the categories \[1, 2\]"):
         read_keypoints(source_of(tmp_path / "b.json", [*content, coco_person(0)]), video_of(1))
     with pytest.raises(FormatError, match="26 joints, and coco17 has 17"):
@@ -319,7 +319,7 @@ def test_coco_data_set_counts_frames_as_its_images_say(tmp_path):
 
 def test_openpose_folder(tmp_path):
     source = write_openpose(tmp_path / "cam01_json", {0: [1.0], 1: [], 10: [2.0, 3.0]})
-    keypoints = read_keypoints(source, video_of(12))
+    keypoints = read_keypoints(source, video_of(12), skeleton="body25")
     assert keypoints.skeleton.name == "body25"
     assert keypoints.frame_index.tolist() == [0, 10, 10]
     assert keypoints.n_frames == 12

@@ -9,7 +9,7 @@ is the paper's task: clips of 5 frames, offsets of less than 6 frames, no calibr
 from __future__ import annotations
 
 import csv
-import json
+import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mvpose.errors import FormatError, MvposeError
+from mvpose.inputs import NONSENSE, read_json, read_text
 from mvpose.keypoints import UNTRACKED, Keypoints2D
 from mvpose.skeleton import SKELETONS
 from mvpose.sync.clips import ClipPairs
@@ -30,6 +31,7 @@ from mvpose.sync.windows import clip_joints
 
 log = logging.getLogger(__name__)
 
+_MOST_FRAMES = 1_000_000  # of a view; the data sets' have some hundreds
 _REQUIRED = ("split", "keypoints_a", "keypoints_b", "offset_frames", "fps")
 _OPTIONAL = ("start_a", "start_b", "track_a", "track_b")
 # The two cameras of a pair, as SeSyn-Net's loader tells them apart by parts of the files' names.
@@ -181,7 +183,7 @@ def read_sesyn_folder(path: Path, *, fps: float = 30.0) -> list[ViewPair]:
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each row of the table, and where it stands; cells that must be filled are."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_text(path), newline="") as file:
             table = csv.DictReader(file)
             columns = [name.strip() for name in table.fieldnames or ()]
             _check_columns(path, columns)
@@ -261,7 +263,7 @@ def _sesyn_view(path: Path) -> tuple[View, int]:
     """Read a view of SeSyn-Net's data, and how many frames it lacks at its beginning."""
     coco = SKELETONS["coco17"]
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = read_json(path)
         info, late, frames = data["info"], data["category_id"], data["info"]["num_frame"]
         channel = [info["keypoint_channels"].index(name) for name in ("x", "y", "score")]
         size_px = (int(info["resolution"][0]), int(info["resolution"][1]))
@@ -271,9 +273,12 @@ def _sesyn_view(path: Path) -> tuple[View, int]:
             for person, a in people
             if person == 0 and 0 <= a["frame_index"] < frames
         }
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        shapes = {joints.shape for joints in found.values()}
+        if max(found, default=0) > _MOST_FRAMES:
+            raise ValueError(f"frame {max(found)} is no frame's number")
+    except (OSError, *NONSENSE) as error:
         raise FormatError(f"{path} is not a view of NTU-SYN or CMU-SYN: {type(error).__name__} {error}.") from error
-    if any(joints.shape != (len(coco), 3) for joints in found.values()) or min(size_px) < 1:
+    if shapes - {(len(coco), 3)} or min(size_px) < 1:
         raise FormatError(f"{path} is not a view of NTU-SYN or CMU-SYN: it must have the 17 keypoints of COCO.")
     if not isinstance(late, int) or not 0 <= late < max(found, default=0):
         raise FormatError(

@@ -19,7 +19,6 @@ SittingDown, Waiting) are known to be shifted against the cameras (Iskakov et al
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from mvpose.calib.camera import Camera
 from mvpose.calib.draft import draft_camera, member, numbers, rotation
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import CalibrationError, FormatError
+from mvpose.inputs import NONSENSE, read_json
 from mvpose.keypoints import Keypoints2D
 from mvpose.pickles import read_npz_objects
 from mvpose.skeleton import SKELETONS, Skeleton
@@ -144,10 +144,10 @@ def _rig(folder: Path, subject: str) -> CameraRig:
         if not path.is_file():
             continue
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             if isinstance(document, dict) and {"intrinsics", "extrinsics"} <= document.keys():
                 return _cameras(document, subject)
-        except (ValueError, CalibrationError) as error:
+        except (CalibrationError, *NONSENSE) as error:
             raise CalibrationError(f"{path}: {error}") from None
     raise FormatError(
         f"{folder} holds {_POSES} but no camera-parameters.json; github.com/karfly/human36m-camera-parameters has it"

@@ -16,7 +16,6 @@ such a joint.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from mvpose.bench.datasets.base import Dataset, Footage, Protocol, Reader, detected_keypoints, truth_poses
 from mvpose.calib.files import read_rig
 from mvpose.errors import FormatError
+from mvpose.inputs import NONSENSE, read_json
 from mvpose.skeleton import Skeleton
 
 _FPS = 30000 / 1001
@@ -110,12 +110,12 @@ def _bodies(path: Path) -> dict[int, np.ndarray]:
     """Return who is judged in a scene: joints (15, 3), metres, by the person's number; NaN where unsure."""
     try:
         people = {}
-        for body in json.loads(path.read_text(encoding="utf-8"))["bodies"]:
+        for body in read_json(path)["bodies"]:
             joints = np.array(body["joints19"], dtype=np.float64).reshape(-1, 4)[: len(_JOINTS)]
             sure = joints[:, 3] > _SURE
             if sure[_ROOT]:
                 people[int(body["id"])] = np.where(sure[:, None], joints[:, :3] / 100, np.nan)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except NONSENSE as error:
         raise FormatError(f"{path} is no scene of 19 joints a body ({error})") from None
     return people
 

@@ -34,6 +34,7 @@ from mvpose.bench.datasets.base import (
 from mvpose.calib.files import read_rig
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import FormatError
+from mvpose.inputs import NONSENSE, read_bytes
 from mvpose.keypoints import Keypoints2D
 from mvpose.pickles import read_pickle
 from mvpose.recon.scores import SHELF14
@@ -152,12 +153,12 @@ def _unwrapped(cell: np.ndarray) -> np.ndarray:
 
 def _predicted(path: Path, rig: CameraRig) -> dict[str, Keypoints2D]:
     try:
-        table = read_pickle(path.read_bytes())
+        table = read_pickle(read_bytes(path))
         if not isinstance(table, dict):
             raise FormatError("this pickle is no table of predictions")
         seen = {tuple(str(key).split("_")): _people(value) for key, value in table.items()}
         numbers = [int(frame) for _, frame in seen]
-    except (FormatError, TypeError, KeyError, ValueError) as error:
+    except (FormatError, *NONSENSE) as error:
         raise FormatError(f"{path}: {error}") from None
     if not numbers:
         raise FormatError(f"{path} holds no predictions")

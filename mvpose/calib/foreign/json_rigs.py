@@ -22,7 +22,9 @@ import numpy as np
 from mvpose.calib.camera import Camera
 from mvpose.calib.draft import (
     Draft,
+    bounded,
     draft_camera,
+    draft_of,
     image_size,
     member,
     name_of,
@@ -42,13 +44,13 @@ def read_json(document: dict[str, Any]) -> Draft:
         CalibrationError: The document is none of them, or a field is missing or wrong.
     """
     if isinstance(document.get("cameras"), list):
-        return Draft(tuple(map(_panoptic_camera, document["cameras"])), "cm", "-y")
-    entries = [(name, entry) for name, entry in document.items() if isinstance(entry, dict)]
-    keys = {key for _, entry in entries for key in entry}
+        return Draft(tuple(map(_panoptic_camera, bounded(document["cameras"]))), "cm", "-y")
+    entries = {name: entry for name, entry in document.items() if isinstance(entry, dict)}
+    keys = {key for entry in entries.values() for key in entry}
     if keys & {"fx", "fy", "cx", "cy", "k", "p"}:
-        return Draft(tuple(_voxelpose_camera(name, entry) for name, entry in entries), "mm")
+        return draft_of(entries, _voxelpose_camera, "mm")
     if keys & {"imgSize", "RT", "distCoeff", "rectifyAlpha"}:
-        return Draft(tuple(_association_camera(name, entry) for name, entry in entries))
+        return draft_of(entries, _association_camera)
     raise CalibrationError(
         "this JSON is no calibration that mvpose knows (its own, Panoptic, VoxelPose, 4D-Association)"
     )

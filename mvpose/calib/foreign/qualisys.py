@@ -3,10 +3,10 @@
 Intrinsics are in 1/64 pixel of the sensor, positions in mm. With the attributes r11 … r33 written into a matrix Q by
 rows, the OpenCV rotation, world to camera, is diag(1, −1, −1) Q, and x y z is the camera's centre. The image is the
 part ``fov_video`` of the sensor (both ends included), so its corner is taken from the principal point; where
-``video_resolution`` is told, video pixels are 1080 / resolution sensor pixels (perfanalytics/pose2sim,
-``calibration.py``). The distortion is OpenCV's k1 k2 p1 p2 k3 as written: Pose2Sim divides it by 64, but its own
-checkerboard calibration of the same cameras (``Calib_scene.toml``) gives k1 = −0.053 and k2 = 0.151 where the file
-says −0.046 and 0.140.
+``video_resolution`` is told, in lines, a video pixel is as many sensor pixels as the sensor, ``fov_video_max``,
+has lines for one of the video's. The distortion is OpenCV's k1 k2 p1 p2 k3 as written: Pose2Sim divides it by 64, but
+its own checkerboard calibration of the same cameras (``Calib_scene.toml``) gives k1 = −0.053 and k2 = 0.151 where the
+file says −0.046 and 0.140.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from mvpose.calib.camera import Camera
-from mvpose.calib.draft import Draft, draft_camera, image_size, name_of, number, plain_distortion
+from mvpose.calib.draft import (
+    Draft,
+    IncompleteError,
+    draft_camera,
+    draft_of,
+    image_size,
+    name_of,
+    number,
+    plain_distortion,
+)
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import CalibrationError
 
@@ -36,27 +45,20 @@ _DISTORTION = (
 )
 
 
-def read_qualisys(text: str) -> Draft:
+def read_qualisys(root: ET.Element) -> Draft:
     """Read a ``.qca.txt``; cameras that Qualisys marks as not calibrated are left out.
 
     Raises:
-        CalibrationError: It is not a Qualisys calibration, or a value is missing or wrong.
+        CalibrationError: A value is missing or wrong.
     """
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise CalibrationError("holds XML entities, which no Qualisys calibration does")
-    try:
-        # The declared encoding is about the bytes, which have been decoded already.
-        root = ET.fromstring(re.sub(r"\A\s*<\?xml[^>]*\?>", "", text))
-    except (ET.ParseError, ValueError) as error:
-        raise CalibrationError(f"is not valid XML ({error})") from None
     elements = [element for element in root.iter("camera") if element.get("calibrated", "true") != "false"]
-    if root.tag != "calibration" and root.find(".//calibration") is None:
-        raise CalibrationError("this XML is no calibration that mvpose knows (Qualisys)")
-    return Draft(tuple(map(_camera, elements)), "mm")
+    named = {name_of(element.get("serial"), "serial"): element for element in elements}
+    if len(named) < len(elements):
+        raise CalibrationError("names a camera more than once")
+    return draft_of(named, _camera, "mm")
 
 
-def _camera(element: ET.Element) -> Camera:
-    name = name_of(element.get("serial"), "serial")
+def _camera(name: str, element: ET.Element) -> Camera:
     what = f"camera {name}"
     if element.get("viewrotation", "0") not in ("0", "0.0"):
         log.warning(
@@ -69,7 +71,7 @@ def _camera(element: ET.Element) -> Camera:
         _attribute(element, "fov_video", key, what) for key in ("left", "top", "right", "bottom")
     )
     lines = re.match(r"\d+", element.get("video_resolution", ""))
-    scale = int(lines[0]) / 1080 if lines and int(lines[0]) else 1.0
+    scale = int(lines[0][:5]) / _sensor_lines(element, what) if lines and int(lines[0][:5]) else 1.0
     fx, fy, cx, cy = (
         _attribute(element, "intrinsic", key, what) / _SUBPIXELS
         for key in ("focalLengthU", "focalLengthV", "centerPointU", "centerPointV")
@@ -88,13 +90,22 @@ def _camera(element: ET.Element) -> Camera:
     )
 
 
+def _sensor_lines(element: ET.Element, what: str) -> float:
+    """Return how many lines the whole sensor has."""
+    tag = "fov_video_max" if element.find("fov_video_max") is not None else "fov_video"
+    top, bottom = (_attribute(element, tag, key, what) for key in ("top", "bottom"))
+    if bottom < top:
+        raise CalibrationError(f"{what}: {tag} ends at line {bottom:g}, before it begins at {top:g}")
+    return bottom - top + 1
+
+
 def _attribute(camera: ET.Element, tag: str, key: str, what: str) -> float:
     child = camera.find(tag)
     if child is None:
-        raise CalibrationError(f"{what} has no <{tag}>")
+        raise IncompleteError(f"{what} has no <{tag}>")
     value = child.get(key)
     if value is None:
-        raise CalibrationError(f"{what}: <{tag}> has no {key!r}")
+        raise IncompleteError(f"{what}: <{tag}> has no {key!r}")
     return number(value, f"{what}: {key}")
 
 

@@ -22,9 +22,20 @@ import numpy as np
 import yaml
 
 from mvpose.calib.camera import Camera
-from mvpose.calib.draft import Draft, draft_camera, image_size, member, name_of, numbers, plain_distortion, rotation
+from mvpose.calib.draft import (
+    Draft,
+    draft_camera,
+    draft_of,
+    image_size,
+    member,
+    name_of,
+    numbers,
+    plain_distortion,
+    rotation,
+)
 from mvpose.calib.rig import CameraRig
 from mvpose.errors import CalibrationError
+from mvpose.inputs import NONSENSE
 
 _HEADER = "%YAML:1.0\n---\n"
 _ALIASES = {
@@ -56,7 +67,9 @@ def parse_yaml(text: str) -> dict[str, Any]:
     body = re.sub(r"\A%YAML[^\n]*", "", text)
     try:
         document = yaml.load(body, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except CalibrationError:
+        raise
+    except (yaml.YAMLError, *NONSENSE) as error:
         mark = getattr(error, "problem_mark", None)
         raise CalibrationError(f"is not valid YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     if not isinstance(document, dict):
@@ -78,7 +91,9 @@ def read_easymocap(intri: dict[str, Any], extri: dict[str, Any]) -> Draft:
     found = [str(key)[2:] for key in intri if str(key).startswith("K_")]
     listed = intri.get("names")
     names = [name_of(name, "names") for name in listed] if isinstance(listed, list) else found
-    return Draft(tuple(_easymocap_camera(name, intri, extri) for name in names), "m")
+    if len(set(names)) < len(names):
+        raise CalibrationError("intri.yml names a camera more than once")
+    return draft_of(dict.fromkeys(names), lambda name, _: _easymocap_camera(name, intri, extri), "m")
 
 
 def _easymocap_camera(name: str, intri: dict[str, Any], extri: dict[str, Any]) -> Camera:
@@ -107,7 +122,10 @@ def read_opencv(document: dict[str, Any], file_stem: str) -> Draft:
     tables = {key: table for key, table in document.items() if isinstance(table, dict) and "data" not in table}
     if not any(alias in table for table in tables.values() for alias in _ALIASES["camera_matrix"]):
         raise CalibrationError("this YAML is no calibration that mvpose knows (EasyMocap, OpenCV's camera_matrix)")
-    return Draft(tuple(_opencv_camera(name_of(table.get("name", key), "name"), table) for key, table in tables.items()))
+    named = {name_of(table.get("name", key), "name"): table for key, table in tables.items()}
+    if len(named) < len(tables):
+        raise CalibrationError("names a camera more than once")
+    return draft_of(named, _opencv_camera)
 
 
 def _opencv_camera(name: str, table: dict[str, Any]) -> Camera:
