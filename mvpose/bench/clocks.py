@@ -447,17 +447,21 @@ def format_repairs(repairs: Sequence[Repair]) -> str:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds to synchronise four cameras from their keypoints, and to correlate them plainly.
+    """Time to synchronise four cameras from their keypoints, and to correlate them plainly.
 
     Attributes:
         common_s: How long they record together.
-        sync_s: By the calibrated default.
-        signals_s: To sum up everybody's joint speeds on a common grid.
-        correlation_s: To correlate those of all pairs through the FFT and take the highest lags.
+        sync_s: Seconds by the calibrated default.
+        uncalibrated_s: Seconds by the default without a calibration, torch and weights loaded.
+        uncalibrated_cpu_s: CPU seconds of it, which a busy machine does not change.
+        signals_s: Seconds to sum up everybody's joint speeds on a common grid.
+        correlation_s: Seconds to correlate those of all pairs through the FFT and take the highest lags.
     """
 
     common_s: float
     sync_s: float
+    uncalibrated_s: float
+    uncalibrated_cpu_s: float
     signals_s: float
     correlation_s: float
 
@@ -465,24 +469,29 @@ class Speed:
 def measure_speed(
     motions: Mapping[str, Motion], seconds: Sequence[float], progress: Progress, *, repeats: int = 3
 ) -> list[Speed]:
-    """Time the calibrated default at 4 cameras and 30 fps, medians of several runs."""
+    """Time both defaults at 4 cameras and 30 fps, medians of several runs."""
+    calibrated, uncalibrated = (e for name in ("calibrated", "uncalibrated") for e in ESTIMATORS if e.name == name)
     speeds = []
     for done, common_s in enumerate(seconds):
         case = replace(BASE, common_s=common_s, max_offset_s=1.0)
         world = make_recording(case, motions, 0)
         keypoints = detect_people(world, case, 0)
-        _synchronised(world, keypoints, ESTIMATORS[-1])  # loads the networks
-        times = np.zeros((repeats, 3))
+        _synchronised(world, keypoints, uncalibrated)  # loads the networks
+        times = np.zeros((repeats, 5))
         for repeat in range(repeats):
             marks = [time.perf_counter()]
-            _synchronised(world, keypoints, ESTIMATORS[-1])
+            _synchronised(world, keypoints, calibrated)
+            marks.append(time.perf_counter())
+            cpu_s = time.process_time()
+            _synchronised(world, keypoints, uncalibrated)
+            cpu_s = time.process_time() - cpu_s
             marks.append(time.perf_counter())
             signals = [speed_signal(k) for k in keypoints.values()]
             marks.append(time.perf_counter())
             for a, b in itertools.combinations(signals, 2):
                 plain_lag_s(a, b)
             marks.append(time.perf_counter())
-            times[repeat] = np.diff(marks)
+            times[repeat] = np.insert(np.diff(marks), 2, cpu_s)
         speeds.append(Speed(common_s, *(float(t) for t in np.median(times, axis=0))))
         progress("timings", done + 1, len(seconds))
     return speeds
@@ -508,8 +517,16 @@ def plain_lag_s(a: np.ndarray, b: np.ndarray) -> float:
 
 def format_speeds(speeds: Sequence[Speed]) -> str:
     """Return the times, and how many times those of plain correlation they are."""
-    lines = [f"4 cameras at {BASE.fps[0]:g} fps    seconds  of plain correlation: with its signals, alone"]
+    lines = [
+        f"4 cameras at {BASE.fps[0]:g} fps, seconds    calibrated  uncalibrated  (CPU)  of plain correlation: with its "
+        "signals, alone; uncalibrated likewise"
+    ]
     for s in speeds:
-        whole = s.sync_s / (s.signals_s + s.correlation_s)
-        lines.append(f"  {s.common_s:>6g} s {s.sync_s:>20.2f}{whole:>26.0f} ×{s.sync_s / s.correlation_s:>12.0f} ×")
+        plain_s = s.signals_s + s.correlation_s
+        ratios = "".join(
+            f"{sync_s / plain_s:>10.0f} ×{sync_s / s.correlation_s:>8.0f} ×" for sync_s in (s.sync_s, s.uncalibrated_s)
+        )
+        lines.append(
+            f"  {s.common_s:>6g} s {s.sync_s:>30.2f}{s.uncalibrated_s:>14.2f}{s.uncalibrated_cpu_s:>7.2f}{ratios}"
+        )
     return "\n".join(lines)

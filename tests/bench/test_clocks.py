@@ -276,8 +276,11 @@ def test_times_are_compared_with_plain_correlation_in_one_run(motions):
     assert speed.common_s == 2.0
     assert speed.sync_s > speed.signals_s > 0
     assert speed.sync_s > speed.correlation_s > 0
-    text = format_speeds([Speed(60.0, 5.0, 0.4, 0.1)])
-    assert text.splitlines()[1].split() == ["60", "s", "5.00", "10", "×", "50", "×"]
+    assert speed.uncalibrated_s > speed.correlation_s
+    assert 0 < speed.uncalibrated_cpu_s < 2 * speed.uncalibrated_s  # its threads do not spin
+    text = format_speeds([Speed(60.0, 5.0, 2.0, 1.9, 0.4, 0.1)])
+    row = ["60", "s", "5.00", "2.00", "1.90", "10", "×", "50", "×", "4", "×", "20", "×"]
+    assert text.splitlines()[1].split() == row
 
 
 def test_a_folder_without_a_test_split_is_named(tmp_path):
