@@ -19,8 +19,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from mvpose.sync.train.folders import read_pair_table, read_sesyn_folder
 
+from mvpose.bench.clips.folders import read_pair_table, read_sesyn_folder
 from mvpose.calib.camera import Camera
 from mvpose.calib.files import FORMATS, read_rig, write_rig
 from mvpose.calib.rig import CameraRig
