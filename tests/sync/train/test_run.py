@@ -332,7 +332,7 @@ def test_motions_that_are_not_finite_are_refused(motion, tmp_path):
         arrays = dict(file)
     arrays["train_1"][5, 3] = np.nan
     np.savez(tmp_path / "small_train.npz", **arrays)
-    with pytest.raises(FormatError, match="for train has coordinates that are not finite; leave it out"):
+    with pytest.raises(FormatError, match="clip train_1 holds places that are not finite"):
         MotionFolder(tmp_path).bank("train")
 
 
