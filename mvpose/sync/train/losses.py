@@ -1,7 +1,7 @@
 """What InSynFormer is trained by besides its answer: the true offset is known, so the map between views should show it.
 
-The paper's flow, whose heads see the map only as a bias of attention, does not leave chance within a CPU's reach without
-these two losses. Where maps are read by lag the answer itself teaches them as much (``mvpose bench clips`` has both).
+The paper's flow, whose heads see the map only as a bias of attention, does not leave chance within a CPU's reach
+without these two losses. Where maps are read by lag the answer itself teaches them as much (``mvpose bench clips``).
 """
 
 from __future__ import annotations
