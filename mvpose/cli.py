@@ -15,6 +15,7 @@ import click
 
 from mvpose import __version__
 from mvpose.console import (
+    PATH,
     InOrder,
     Progress,
     gathered_messages,
@@ -102,16 +103,15 @@ class _FiniteRange(_Finite, click.FloatRange):
     """A number within bounds."""
 
 
-_PATH = click.Path(path_type=Path)
 _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
-    "calib": click.option("--calib", type=_PATH, help="Calibration of the cameras, in any known format."),
+    "calib": click.option("--calib", type=PATH, help="Calibration of the cameras, in any known format."),
     "calib!": click.option(
-        "--calib", type=_PATH, required=True, help="Calibration of the cameras, in any known format."
+        "--calib", type=PATH, required=True, help="Calibration of the cameras, in any known format."
     ),
     "units": click.option(
         "--units", type=click.Choice(["m", "cm", "mm"]), help="Unit of a calibration that names none."
     ),
-    "out": click.option("--out", type=_PATH, help="Output folder.  [default: SESSION/mvpose]"),
+    "out": click.option("--out", type=PATH, help="Output folder.  [default: SESSION/mvpose]"),
     "detector": click.option(
         "--detector",
         type=click.Choice(_DETECTORS),
@@ -120,7 +120,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         show_default=True,
         help=f"2D pose engine: {', '.join(_DETECTORS[:-1])} or {_DETECTORS[-1]}.",
     ),
-    "checkpoint": click.option("--checkpoint", type=_PATH, help="Weights of mmpose's pose network, a local file."),
+    "checkpoint": click.option("--checkpoint", type=PATH, help="Weights of mmpose's pose network, a local file."),
     "jobs": click.option(
         "--jobs",
         type=click.IntRange(1),
@@ -155,9 +155,9 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         type=click.Choice(["insynformer", "epipolar", "correlation"]),
         multiple=True,
         help="How pairs of cameras are estimated; may be repeated.  [default: epipolar with --calib, and insynformer "
-        "where that finds nothing; insynformer without]",
+        "where that finds nothing; insynformer without]  Other commands estimate pairs anew, by the default.",
     ),
-    "weights": click.option("--weights", type=_PATH, help="Weights of VoxelPose.  [default: those that ship]"),
+    "weights": click.option("--weights", type=PATH, help="Weights of VoxelPose.  [default: those that ship]"),
     "polish": polish_option,
     "smooth": click.option("--no-smooth", is_flag=True, help="Leave the 3D poses as triangulated."),
     "reference": click.option("--reference", metavar="CAM", help="Camera whose time is the session's."),
@@ -165,7 +165,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
     "force": click.option("--force", is_flag=True, help="Do everything anew, whatever is there already."),
     "json": json_option,
     "truth": click.option(
-        "--truth", type=_PATH, multiple=True, help="A true clocks.json and/or poses3d.npz; may be repeated."
+        "--truth", type=PATH, multiple=True, help="A true clocks.json and/or poses3d.npz; may be repeated."
     ),
 }
 
@@ -353,7 +353,7 @@ def compare(
 @cli.command(short_help="Open3D playback, film or picture of the skeletons.")
 @_session_argument
 @_options("calib", "units", "out")
-@click.option("--save", type=_PATH, metavar="FILE", help="Render to a .mp4 or .png, without a screen.")
+@click.option("--save", type=PATH, metavar="FILE", help="Render to a .mp4 or .png, without a screen.")
 @click.option("--raw", is_flag=True, help="Show the reconstruction without synchronisation.")
 def view(session: Path, calib: Path | None, units: Any, out: Path | None, save: Path | None, raw: bool) -> None:
     """Open3D playback of the skeletons, with cameras and ground.
@@ -418,8 +418,8 @@ def _require_made(poses_file: Path, workspace: Workspace, session: Path) -> None
 
 
 @cli.command("convert-calib", short_help="Turn one calibration format into another.")
-@click.argument("source", metavar="IN", type=_PATH)
-@click.argument("target", metavar="OUT", type=_PATH)
+@click.argument("source", metavar="IN", type=PATH)
+@click.argument("target", metavar="OUT", type=PATH)
 @click.option("--to", metavar="FORMAT", help="Format to write.  [default: by OUT's suffix]")
 @_options("units")
 def convert_calib(source: Path, target: Path, to: str | None, units: Any) -> None:
@@ -436,7 +436,7 @@ def convert_calib(source: Path, target: Path, to: str | None, units: Any) -> Non
 
 @cli.command(short_help="Cut real recordings apart in time and repair them.")
 @click.option("--synthetic", is_flag=True, help="A generated world in place of real video.")
-@click.option("--out", "folder", type=_PATH, default=Path("mvpose-demo"), help="Folder.  [default: mvpose-demo]")
+@click.option("--out", "folder", type=PATH, default=Path("mvpose-demo"), help="Folder.  [default: mvpose-demo]")
 @_options("detector", "jobs", "json")
 def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool) -> None:
     """Cut real 4-camera recordings apart in time, repair them, and show what that bought.
@@ -467,9 +467,9 @@ def demo(synthetic: bool, folder: Path, detector: str, jobs: int, as_json: bool)
 
 
 @cli.command(short_help="Train a network of the synchronisation, or VoxelPose.")
-@click.argument("config", type=_PATH)
+@click.argument("config", type=PATH)
 @motion_option("packs *_train.npz and *_val.npz, or BVH files.")
-@click.option("--work-dir", type=_PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
+@click.option("--work-dir", type=PATH, help="Logs, checkpoints, weights.  [default: work_dirs/CONFIG]")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of weights and clips.  [default: CONFIG's, else 0]")
 @click.option(

@@ -118,7 +118,9 @@ class LagPosterior:
         cells = 2 * _REACH * TENTHS
         tenths = torch.arange(-cells // 2, cells // 2 + 1, device=self.frame_s.device) / TENTHS
         mass = self.mass(tenths * self.frame_s[:, None])
-        mass = mass / mass.sum(-1, keepdim=True).clamp(min=1e-9)
+        within_reach = mass.sum(-1, keepdim=True)
+        # Where all of it lies further away, nothing is said of these cells: all are alike, and the views exchange.
+        mass = torch.where(within_reach > 1e-6, mass / within_reach.clamp(min=1e-6), 1 / cells)
         folded = (mass[:, cells // 2 :] + mass[:, : cells // 2].flip(-1)).unflatten(-1, (_REACH, TENTHS))
         ex = folded.sum(-1).argmax(-1)
         tenth = folded[torch.arange(len(ex), device=ex.device), ex].argmax(-1)

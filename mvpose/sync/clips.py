@@ -43,7 +43,9 @@ class ClipPairs:
 
     @property
     def frame_s(self) -> Tensor:
-        """(B,) mean duration of a frame, seconds."""
+        """(B,) mean duration of a frame, seconds; of clips of a single one, which have none, 0.1."""
+        if self.time_s.shape[-1] < 2:
+            return torch.full_like(self.time_s[:, 0, 0], 0.1)
         return (self.time_s[:, :, -1] - self.time_s[:, :, 0]).mean(1) / (self.time_s.shape[-1] - 1)
 
     def swapped(self) -> ClipPairs:

@@ -16,8 +16,8 @@ any length and frame rate, a view is encoded once for all it is compared with, a
 
 What makes either learn is that maps are of squared *distances* between the views' curves of moments, which begin as
 what can be compared between views without learning anything, height and its change (calibrated rays: the angle about
-the baseline); that curves go on beyond the clip, for every fourth pair hardly overlaps; and two auxiliary losses on the
-same maps (``mvpose.sync.train.losses``).
+the baseline); and that curves go on beyond the clip, for every fourth pair hardly overlaps. Auxiliary losses on the
+same maps (``mvpose.sync.train.losses``) teach the paper's flow where to look.
 
 Exchanging the views mirrors the answer exactly.
 """

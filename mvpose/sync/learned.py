@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -81,18 +81,28 @@ class LearnedView:
 
 
 class Encoded:
-    """All windows of one camera and their curves.
+    """All windows of one camera, cut when they are wanted, and their curves.
 
     Attributes:
-        windows: The windows.
+        opens_s: (n,) when each opens.
         hop_s: Their spacing.
     """
 
     def __init__(self, tracks: list[Track], network: InSynFormer, hop_s: float) -> None:
-        self.windows = cut_windows(tracks, *every_window(tracks, hop_s), frames_per_window(tracks))
+        self.opens_s, self._track = every_window(tracks, hop_s)
         self.hop_s = hop_s
-        self._network = network
+        self._tracks, self._network = tracks, network
+        self._frames = frames_per_window(tracks)
         self._kept: list[tuple[np.ndarray, Curves]] | None = None
+
+    def windows(self, index: np.ndarray | slice) -> Windows:
+        """Return some of the windows."""
+        return cut_windows(self._tracks, self.opens_s[index], self._track[index], self._frames)
+
+    @cached_property
+    def motion(self) -> np.ndarray:
+        """(n,) how far the joints range in each."""
+        return np.concatenate([self.windows(part).motion() for part in _parts(len(self.opens_s))])
 
     def curves(self, index: np.ndarray | None = None) -> Iterable[tuple[np.ndarray, Curves]]:
         """Return curves in batches, with the indices (m,) of the windows.
@@ -100,8 +110,8 @@ class Encoded:
         Args:
             index: (n,) windows that are wanted at least; by default all.
         """
-        every = np.arange(len(self.windows))
-        if len(self.windows) > _KEPT:  # memory must not grow with the recording
+        every = np.arange(len(self.opens_s))
+        if len(every) > _KEPT:  # memory must not grow with the recording: they are encoded for each pair then
             return self._encode(every if index is None else index)
         if self._kept is None:
             self._kept = list(self._encode(every))
@@ -119,7 +129,7 @@ class Encoded:
         for part in _parts(len(index), 2 * _BATCH):
             first, second = np.array_split(index[part], 2)
             filled = np.resize(second, len(first)) if len(second) else first  # of an odd number one is encoded twice
-            pairs = _paired(self.windows.rows(first), self.windows.rows(filled), None, None)
+            pairs = _paired(self.windows(first), self.windows(filled), None, None)
             with torch.inference_mode():
                 curves, more = self._network.encode(pairs, WINDOW_S)
             yield first, curves
@@ -210,8 +220,8 @@ def learned_search(a: LearnedView, b: LearnedView, network: InSynFormer) -> LagC
 
 def _search(a: Encoded, b: Encoded, network: InSynFormer, most: int) -> LagCurve:
     """Let the windows of a that move most, so many at most, meet all of b."""
-    chosen = _most_moving(a.windows, most)
-    lags = b.windows.opens_s[None] - a.windows.opens_s[chosen, None]  # (A, B)
+    chosen = _most_moving(a.opens_s, a.motion, most)
+    lags = b.opens_s[None] - a.opens_s[chosen, None]  # (A, B)
     low, high = lags.min() - b.hop_s, lags.max() + b.hop_s
     grid = np.arange(int(np.ceil((high - low) / _GRID_S)) + 1) * _GRID_S + low
     reach = int(b.hop_s * 0.6 / _GRID_S)
@@ -241,7 +251,10 @@ def _search(a: Encoded, b: Encoded, network: InSynFormer, most: int) -> LagCurve
 
 def _is_plain(curve: LagCurve) -> bool:
     """Tell whether one offset alone is worth a refinement."""
-    first, *others = curve.peaks()
+    peaks = curve.peaks()
+    if not peaks:
+        return False
+    first, *others = peaks
     least = max([curve.chance_evidence, *(peak.evidence for peak in others)])
     return first.evidence > least + SEARCH_NATS
 
@@ -284,7 +297,7 @@ def _fit_once(
     inside = (opens >= max(bounds[0], start - WINDOW_S)) & (opens < min(bounds[1], end))
     frames = max(frames_per_window(a.tracks), frames_per_window(b.tracks))
     windows_a = cut_windows(a.tracks, opens[inside], whose[inside], frames)
-    windows_a = windows_a.rows(_most_moving(windows_a, _REFINED))
+    windows_a = windows_a.rows(_most_moving(windows_a.opens_s, windows_a.motion(), _REFINED))
     index_a, index_b = _candidates(windows_a, b.tracks, around_s)
     if not len(index_a):
         return None
@@ -337,10 +350,9 @@ def _candidates(windows: Windows, tracks: Sequence[Track], offset_s: float) -> t
     return window, track
 
 
-def _most_moving(windows: Windows, most: int) -> np.ndarray:
-    """Return which windows to use, in order of time: the one that moves most in each of equal shares of them."""
-    motion = windows.motion()
-    order = np.argsort(windows.opens_s, kind="stable")
+def _most_moving(opens_s: np.ndarray, motion: np.ndarray, most: int) -> np.ndarray:
+    """Return which of windows (n,) to use, in order of time: who moves most in each of equal shares of them."""
+    order = np.argsort(opens_s, kind="stable")
     shares = np.array_split(order, min(most, max(len(order), 1)))
     return np.array([share[int(np.argmax(motion[share]))] for share in shares if len(share)], dtype=int)
 

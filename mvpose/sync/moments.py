@@ -80,7 +80,7 @@ def lay_out(xy: Tensor, pairs: ClipPairs, duration_s: float, step_s: float = STE
     count = inside + 1 + 2 * MARGIN
     index = torch.arange(count, device=xy.device)
     grid = (index - MARGIN) * step_s
-    reach = (pairs.time_s[..., -1] / (pairs.time_s.shape[-1] - 1)).clamp(min=step_s)
+    reach = (pairs.time_s[..., -1] / max(pairs.time_s.shape[-1] - 1, 1)).clamp(min=step_s)
     hat = (1 - (grid[:, None] - pairs.time_s[:, :, None]).abs() / reach[..., None, None]).clamp(min=0)  # (B, 2, G, T)
     weighted = torch.cat([torch.where(seen[..., None], xy, 0.0).flatten(3), seen, pairs.score * seen], dim=-1)
     xy_sum, weight, score_sum = (hat @ weighted).flatten(0, 1).split([2 * joints, joints, joints], dim=-1)

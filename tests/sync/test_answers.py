@@ -144,3 +144,10 @@ def test_opinions_add_up_and_are_exchanged():
     assert both.ex[0].tolist() == [0, 30, 0, 30, 0, 0]
     assert both.order[0].tolist() == [30, 30]
     assert one.plus(replace(other, tenth=None)).tenth is None
+
+
+def test_a_density_beyond_six_frames_decides_nothing_and_exchanges():
+    for far in (0.5, -0.5):
+        decision = mixture([(1.0, far, 0.01)], frame_s=0.01).decide()
+        assert decision.offset_frames.item() == pytest.approx(0, abs=0.1)
+        assert decision.sigma_frames.item() == pytest.approx(50, rel=0.02)

@@ -130,8 +130,11 @@ def emptied(clips, what):
         xy = xy.nanmean(2, keepdim=True).expand_as(xy)
     elif what == "one frame":
         xy[:, :, 1:] = float("nan")
-    elif what == "two frames":
-        short = {f.name: getattr(clips, f.name)[:, :, :2] for f in fields(clips) if f.name in ("xy", "score", "time_s")}
+    elif what in ("two frames", "a single frame"):
+        count = 2 if what == "two frames" else 1
+        short = {
+            f.name: getattr(clips, f.name)[:, :, :count] for f in fields(clips) if f.name in ("xy", "score", "time_s")
+        }
         return replace(clips, **short)
     elif what == "one place":
         xy = torch.full_like(xy, 500.0)
@@ -139,7 +142,16 @@ def emptied(clips, what):
     return replace(clips, xy=xy, score=torch.where(seen, 0.9, 0.0))
 
 
-EMPTY = ("nothing", "nothing in one view", "one joint", "no motion", "one frame", "two frames", "one place")
+EMPTY = (
+    "nothing",
+    "nothing in one view",
+    "one joint",
+    "no motion",
+    "one frame",
+    "two frames",
+    "a single frame",
+    "one place",
+)
 
 
 @pytest.mark.parametrize("what", EMPTY)
@@ -155,7 +167,7 @@ def test_clips_with_nothing_in_them_are_borne(network, clips, what):
 def test_classes_of_clips_with_nothing_in_them_are_borne(options, short):
     network = small(**options)
     for what in EMPTY:
-        if what != "two frames":
+        if what not in ("two frames", "a single frame"):
             assert all(torch.isfinite(part).all() for part in said(network(emptied(short, what)).answer))
 
 

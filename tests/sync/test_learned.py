@@ -127,7 +127,7 @@ def test_windows_are_encoded_once_however_many_cameras_they_meet(make):
         learned_search(*pair, network)
     once = network.encoded
     # A second apart in any case, and half a second apart where a pair is not plain; of an odd number one counts twice.
-    windows = [[len(view.encoded(network, hop_s).windows) for view in views.values()] for hop_s in (1.0, 0.5)]
+    windows = [[len(view.encoded(network, hop_s).opens_s) for view in views.values()] for hop_s in (1.0, 0.5)]
     assert sum(windows[0]) <= once <= sum(map(sum, windows)) + 2 * len(views)
     for pair in itertools.permutations(views.values(), 2):
         learned_search(*pair, network)
@@ -153,13 +153,13 @@ def test_each_window_has_its_own_curves(exact, monkeypatch, kept, count):
     view, _ = views_of(exact, False)
     network = shipped_network(False)
     seen = view.encoded(network, 1.0)
-    seen.windows = seen.windows.rows(slice(count))
+    seen.opens_s, seen._track = seen.opens_s[:count], seen._track[:count]
     both = torch.full((1,), 0.1)
     listed = {int(i): curves.rows(slice(n, n + 1)) for index, curves in seen.curves() for n, i in enumerate(index)}
     assert sorted(listed) == list(range(count))
     with torch.inference_mode():
         for n, own in enumerate(seen.one_by_one(np.arange(count))):
-            alone, _ = network.encode(learned._paired(*[seen.windows.rows(slice(n, n + 1))] * 2, None, None), 2.0)
+            alone, _ = network.encode(learned._paired(*[seen.windows(slice(n, n + 1))] * 2, None, None), 2.0)
             for curves in (own, listed[n]):
                 same = network.compare(curves, alone, both).log_weight - network.compare(alone, alone, both).log_weight
                 assert same.abs().max() < 1e-4
@@ -171,7 +171,7 @@ def test_what_is_not_plain_at_a_glance_is_searched_by_more_windows(make):
     network = Watched(shipped_network(False))
     learned_search(views[A], views[B], network)
     # Every step of the walk is as good: windows half a second apart were asked, too.
-    assert network.encoded > sum(len(view.encoded(network, 1.0).windows) for view in views.values()) + 2
+    assert network.encoded > sum(len(view.encoded(network, 1.0).opens_s) for view in views.values()) + 2
 
 
 def test_a_fit_starts_from_within_half_a_second(exact):

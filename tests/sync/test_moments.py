@@ -56,7 +56,7 @@ def test_metres_at_the_body_are_metres(studio):
     assert float(found[0, :, 0, J // 2, 0].abs().max()) < 0.05
 
 
-def testbody_coordinates_are_centred_and_of_unit_extent(studio):
+def test_body_coordinates_are_centred_and_of_unit_extent(studio):
     clips = studio.film([studio.Body(n) for n in range(4)], 0.234, noise_px=3.0, missing=0.1)
     xy = body_coordinates(clips)
     seen = clips.seen

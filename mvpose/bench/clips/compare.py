@@ -58,6 +58,8 @@ class Plan:
     def __post_init__(self) -> None:
         check_known(self.rows, (*ROWS, *READY))
         check_known(self.seed_rows or (), [name for name in self.rows if name in ROWS])
+        if self.seed_rows and self.seeds < 2:
+            raise FormatError("rows are named for several seeds, but there is one; give --seeds 2 or more")
         check_known([name for name, _ in self.weights], tuple(ROWS))
         for one in (*self.rows, *self.weights):
             if (*self.rows, *self.weights).count(one) > 1:
@@ -162,7 +164,7 @@ def in_whole_frames(decision: Decision, reach: int = 5) -> Decision:
     if decision.tenth is None:
         return decision
     nearest = decision.offset_frames.round().clamp(-reach, reach)
-    return Decision(nearest.abs().long(), None, nearest)
+    return Decision(nearest.abs().long(), None, nearest, decision.sigma_frames)
 
 
 def _titled(name: str, path: Path, plan: Plan) -> Row:
