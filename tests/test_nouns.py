@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -366,3 +367,16 @@ def test_unsynchronised_clocks_leave_times_as_they_are():
     assert clocks.reference == "b"
     assert clocks.components == (("b", "a"),)
     assert all(c.to_session(3.25) == 3.25 for c in clocks.clocks.values())
+
+
+def test_joints_that_no_image_can_show_are_missing():
+    """One coordinate of 1e308 broke the 2D tracker."""
+    xy = np.array([[[1e308, 5.0], [7.0, 8.0]], [[5.0, -1e7], [np.inf, 1.0]]])
+    keypoints = Keypoints2D(
+        "a", np.arange(1.0), np.array([0, 2]), xy, np.ones((2, 2)), np.zeros(2, int), PAIR, (64, 48)
+    )
+    np.testing.assert_array_equal(np.isfinite(keypoints.xy_px).all(-1), [[False, True], [False, False]])
+    np.testing.assert_array_equal(keypoints.score, [[0, 1], [0, 0]])
+    np.testing.assert_array_equal(keypoints.bbox_px, [[7, 8, 7, 8], [np.nan] * 4])
+    with pytest.raises(ValueError, match="finite"):
+        replace(keypoints, time_s=np.array([1e300]))

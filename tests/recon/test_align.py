@@ -65,6 +65,7 @@ def test_the_timeline_has_the_reference_camera_s_rate_unless_told():
     [
         (20.0, {}, "no two cameras were recording at the same time"),
         (0.0, {"start_s": 5.0}, "Change --start, --end or --fps"),
+        (0.0, {"start_s": 1e300}, "Change --start, --end or --fps"),
         (0.0, {"start_s": 1.0, "end_s": 0.5}, "Change --start, --end or --fps"),
         (0.0, {"fps": 0.0}, "positive frame rate"),
     ],

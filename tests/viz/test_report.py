@@ -10,10 +10,20 @@ import cv2
 import numpy as np
 import pytest
 
+from mvpose.calib.camera import Camera
 from mvpose.clock import Clock, Clocks, identity_clock, unsynchronised_clocks
 from mvpose.sync.offsets import OffsetGraph, edge
 from mvpose.viz.plots import liveliest_window, offset_residual_s
-from mvpose.viz.report import Comparison, Shot, Variant, draw_skeletons, playback_data, render_report, verdict
+from mvpose.viz.report import (
+    Comparison,
+    Shot,
+    Variant,
+    _drawable,
+    draw_skeletons,
+    playback_data,
+    render_report,
+    verdict,
+)
 
 RAW = {"reprojection_px_mean": 24.1, "bone_spread_mm": 41.3, "joints_found": 0.85, "n_people": 1}
 SYNCED = {"reprojection_px_mean": 3.42, "bone_spread_mm": 9.1, "joints_found": 0.993, "n_people": 1}
@@ -378,3 +388,15 @@ def test_pictures_are_cropped_to_the_people(comparison):
     image = cv2.imdecode(np.frombuffer(base64.b64decode(source), np.uint8), cv2.IMREAD_COLOR).astype(int)
     rows = np.flatnonzero((np.abs(image - 90) > 40).any(axis=(1, 2)))
     assert 0.55 < (rows[-1] - rows[0]) / len(image) < 0.95
+
+
+@pytest.mark.parametrize("size", [(16_384, 16_384), (16_384, 16), (1920, 1080)])
+def test_shots_are_not_larger_than_they_are_shown(size):
+    """A calibration that names images of 30,000² cost 7.9 GB."""
+    K = np.array([[1.2 * size[0], 0, size[0] / 2], [0, 1.2 * size[0], size[1] / 2], [0, 0, 1]])
+    camera = Camera("cam01", size, K, np.array([-0.1, 0.02, 0.001, 0.002]), np.eye(4))
+    small = _drawable(camera)
+    assert max(small.size_px) == min(4096, max(size))
+    points = np.array([[0.1, 0.002, 4.0], [-0.5, 0.0, 4.0]])
+    scale = max(small.size_px) / max(size)
+    np.testing.assert_allclose(small.project(points), (camera.project(points) + 0.5) * scale - 0.5)
