@@ -43,7 +43,8 @@ from mvpose.training.weights import load_weights, save_weights
 from mvpose.video import probe, write_video
 
 CASES = int(os.environ.get("MVPOSE_FUZZ", "12"))
-MOST_CPU_S, MOST_KB = 5.0, 1_000_000
+MOST_CPU_S = 5.0 if "MVPOSE_FUZZ" in os.environ else 20.0  # the long run is for a quiet machine: others count more
+MOST_KB = 1_000_000
 COCO = SKELETONS["coco17"].joint_names
 SIZE = (640, 480)
 resource = pytest.importorskip("resource")
