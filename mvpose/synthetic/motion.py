@@ -302,8 +302,8 @@ def read_motion_pack(path_npz: Path) -> dict[str, Motion]:
     except Exception as error:
         words = getattr(error, "strerror", None) or error or type(error).__name__
         raise FormatError(f"{path_npz} is not a motion pack with {index.name} beside it: {words}") from error
-    if "joint_names" not in arrays:
-        raise FormatError(f"{path_npz} is not a motion pack: it has no joint_names")
+    if "joint_names" not in arrays or arrays["joint_names"].ndim != 1:
+        raise FormatError(f"{path_npz} is not a motion pack: it has no list of joint_names")
     sides = {"l": "left", "r": "right"}
     names = [
         "_".join([sides.get(head, head), *rest]) for head, *rest in (str(n).split("_") for n in arrays["joint_names"])

@@ -224,6 +224,7 @@ def test_a_pack_is_read_at_its_own_rate(tmp_path):
         ("nothing\n1\n", {}, "not a motion pack"),
         ("clip_id,fps\nwalk,120\n", {"joint_names": np.array([{"a": 1}])}, "not a motion pack"),  # needs unpickling
         ("clip_id,fps\nwalk,120\n", {"walk": np.zeros((240, 20, 3))}, "walk"),
+        ("clip_id,fps\nwalk,120\n", {"joint_names": np.array("nose")}, "no list of joint_names"),
         ("clip_id,fps\nwalk,0\n", {}, "gives 0 fps for clip walk"),
         ("clip_id,fps\nwalk,nan\n", {}, "gives nan fps for clip walk"),
         ("clip_id,fps\nwalk\n", {}, "not a motion pack"),

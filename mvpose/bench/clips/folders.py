@@ -228,10 +228,12 @@ def _number(where: str, name: str, cell: str) -> float:
 
 
 def _keypoints(where: str, path: Path, read: Callable[[Path], Keypoints2D]) -> Keypoints2D:
-    if not path.exists():
-        raise FormatError(f"{where}: there is no {path}.")
     try:
+        if not path.exists():
+            raise FormatError(f"there is no {path}")
         return read(path)
+    except OSError as error:  # a name that no file can have
+        raise FormatError(f"{where}: {str(path)[:200]} cannot be read: {error.strerror or error}.") from error
     except MvposeError as error:
         raise FormatError(f"{where}: {error}") from error
 
